@@ -1,0 +1,331 @@
+"""What operator and agents say to each other: ports, paths, command lines and the status JSON.
+
+The operator imports this module and `planning.reasons`, nothing else of the agents.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypedDict
+
+AGENT_UID = 10001
+"""User and group of the engine image. It needs no capability and no writable root file system."""
+
+WORKER_CONTAINER = "worker"
+LEADER_CONTAINER = "leader"
+
+RPC_PORT = 50052
+"""Port of the worker's RPC server. Only the group's leader may connect; probes never do."""
+AGENT_PORT = 50051
+"""Port of the agents' HTTP, in workers and leaders alike."""
+DEFAULT_SERVER_PORT = 8080
+"""Port of the OpenAI-compatible API in the leader."""
+MAX_WORKERS = 15
+"""The engine's limit of RPC endpoints: at 16 it aborts."""
+
+LIVEZ = "/livez"
+"""GET: 200 while the agent itself works."""
+READYZ = "/readyz"
+"""GET: 200 when the pod can do its part, else 503 with the reason as text."""
+STATUS = "/status"
+"""GET: `WorkerStatus` or `LeaderStatus`."""
+ATTACH = "/attach"
+"""POST `AttachRequest` to a worker: it restarts its RPC server and answers `WorkerStatus`."""
+
+MODEL_DIR = "/models"
+"""Writable volume of the leader for fetched models: an emptyDir or the pod's own claim."""
+CLAIM_DIR = "/model-claim"
+"""Where the claim of a `pvc://claim/path` model is mounted, read-only: the file is
+`/model-claim/path`."""
+SCRATCH_DIR = "/tmp"
+"""Writable emptyDir in both pods."""
+
+LEADER_ADDRESS_ENV = "LWS_LEADER_ADDRESS"
+"""`<leader pod>.<subdomain>.<namespace>`, set by LeaderWorkerSet in every pod of a group."""
+
+
+class Phase(StrEnum):
+    """How far a group is. `Reason` says what exactly it does or waits for."""
+
+    Fetching = "Fetching"
+    """The leader gets and checks the model file."""
+    Forming = "Forming"
+    """The leader waits for its workers and attaches them."""
+    Loading = "Loading"
+    """The engine loads the model and makes its first token."""
+    Ready = "Ready"
+    """The group answers requests."""
+    Failed = "Failed"
+    """The last try ended with the reason given; the next one follows by itself."""
+    Stopping = "Stopping"
+    """The pod was told to stop."""
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Command line of a worker."""
+
+    threads: int | None = None
+    """Threads of the RPC server; None: the container's CPU limit, rounded down, at least 1."""
+    host: str = "0.0.0.0"
+    """IPv4 address to listen on: the engine takes neither names nor IPv6."""
+
+
+@dataclass(frozen=True)
+class LeaderOptions:
+    """Command line of a leader."""
+
+    model_uri: str
+    """`http(s)://...`, `pvc://claim/path` (see CLAIM_DIR) or `file:///path`."""
+    workers: int
+    """Workers in the group, 1 to MAX_WORKERS."""
+    context_size: int
+    """Tokens per request slot; the engine is given context_size x parallel."""
+    parallel: int
+    """Request slots."""
+    batch_size: int = 2048
+    ubatch_size: int = 512
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    server_port: int = DEFAULT_SERVER_PORT
+    model_sha256: str | None = None
+    """64 hex digits. For a split model: of its first file."""
+    model_name: str | None = None
+    """The name that the API lists; None: the file's name."""
+    threads: int | None = None
+    """Threads of the engine; None: as for workers."""
+    embeddings: bool = False
+    """Serve /v1/embeddings. The engine then serves no chat."""
+    chat_template: str | None = None
+    """Name of one of the engine's built-in templates; None: the model's own."""
+    extra_args: tuple[str, ...] = ()
+    """Given to the engine as they are, after all others."""
+    host: str = "0.0.0.0"
+    """IPv4 address that the agent and the engine's API listen on."""
+
+
+def worker_args(options: WorkerOptions) -> list[str]:
+    """Arguments of the worker container. `parse` is the inverse."""
+    return ["worker", *_flags({"threads": options.threads, "host": options.host})]
+
+
+def leader_args(options: LeaderOptions) -> list[str]:
+    """Arguments of the leader container. `parse` is the inverse.
+
+    As in any pod, Kubernetes expands `$(NAME)` in them; whoever builds the pod writes `$$(` for a
+    literal `$(`.
+    """
+    args = [
+        "leader",
+        *_flags(
+            {
+                "model-uri": options.model_uri,
+                "model-sha256": options.model_sha256,
+                "model-name": options.model_name,
+                "workers": options.workers,
+                "server-port": options.server_port,
+                "context-size": options.context_size,
+                "parallel": options.parallel,
+                "batch-size": options.batch_size,
+                "ubatch-size": options.ubatch_size,
+                "cache-type-k": options.cache_type_k,
+                "cache-type-v": options.cache_type_v,
+                "threads": options.threads,
+                "chat-template": options.chat_template,
+                "host": options.host,
+            }
+        ),
+    ]
+    if options.embeddings:
+        args.append("--embeddings")
+    if options.extra_args:
+        args += ["--", *options.extra_args]
+    return args
+
+
+def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions:
+    """The options that `argv` (without the program's name) says. Exits 2 with usage if wrong."""
+    own, extra = list(argv), ()
+    if "--" in own:
+        cut = own.index("--")
+        own, extra = own[:cut], tuple(own[cut + 1 :])
+    values = vars(_parser().parse_args(own))
+    if values.pop("role") == "worker":
+        return WorkerOptions(**values)
+    return LeaderOptions(**values, extra_args=extra)
+
+
+def _flags(values: dict[str, str | int | None]) -> list[str]:
+    # "--flag=value" in one word: a value may begin with a dash.
+    return [f"--{flag}={value}" for flag, value in values.items() if value is not None]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("llamacluster-agent", allow_abbrev=False)
+    roles = parser.add_subparsers(dest="role", required=True)
+
+    worker = roles.add_parser("worker", allow_abbrev=False, help="keep an RPC server running")
+    leader = roles.add_parser("leader", allow_abbrev=False, help="form the group and serve")
+    for role in (worker, leader):
+        role.add_argument("--threads", type=_positive, help="default: the CPU limit, rounded down")
+        role.add_argument("--host", default="0.0.0.0", help="IPv4 address to listen on")
+
+    leader.add_argument("--model-uri", required=True)
+    leader.add_argument("--model-sha256")
+    leader.add_argument("--model-name")
+    leader.add_argument("--workers", type=_positive, required=True)
+    leader.add_argument("--server-port", type=_positive, default=DEFAULT_SERVER_PORT)
+    leader.add_argument("--context-size", type=_positive, required=True, help="tokens per slot")
+    leader.add_argument("--parallel", type=_positive, required=True, help="request slots")
+    leader.add_argument("--batch-size", type=_positive, default=LeaderOptions.batch_size)
+    leader.add_argument("--ubatch-size", type=_positive, default=LeaderOptions.ubatch_size)
+    leader.add_argument("--cache-type-k", default=LeaderOptions.cache_type_k)
+    leader.add_argument("--cache-type-v", default=LeaderOptions.cache_type_v)
+    leader.add_argument("--embeddings", action="store_true")
+    leader.add_argument("--chat-template")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+class EngineBuild(TypedDict):
+    """Which llama.cpp this pod has. Two pods fit together only if `build` is equal."""
+
+    version: str
+    """As `llama-server --version` prints it."""
+    build: str
+    """Digest over the engine's programs and libraries."""
+
+
+class ChildProcess(TypedDict):
+    """The worker's RPC server."""
+
+    pid: int
+    uptimeSeconds: float
+    restarts: int
+    """How often it ended by itself and was started again, since the agent's start."""
+
+
+class WorkerStatus(TypedDict):
+    """Answer of a worker's STATUS and ATTACH."""
+
+    role: Literal["worker"]
+    name: str
+    """Pod name."""
+    epoch: str | None
+    """Epoch of the leader that the RPC server was last started for. A server that ended and was
+    started again belongs to nobody: None."""
+    leader: str | None
+    listening: bool
+    message: str
+    threads: int
+    memoryLimitBytes: int | None
+    engine: EngineBuild
+    child: ChildProcess | None
+
+
+class AttachRequest(TypedDict):
+    """Body of ATTACH."""
+
+    epoch: str
+    """Unique for each forming of a group."""
+    leader: str
+    """Pod name of the leader."""
+    worker: str
+    """Pod name that the leader means to speak to: a stale DNS answer is refused with 421."""
+
+
+class ModelStatus(TypedDict):
+    """The model that the leader found, as its header tells it."""
+
+    uri: str
+    file: str
+    bytes: int
+    """Of all files of a split model."""
+    architecture: str | None
+    layers: int | None
+    """Without the output layer."""
+    contextTrain: int | None
+    name: str | None
+
+
+class DownloadStatus(TypedDict):
+    """A download that runs."""
+
+    bytes: int
+    total: int | None
+
+
+class AttachedWorker(TypedDict):
+    """A worker as the leader sees it."""
+
+    name: str
+    attached: bool
+    threads: int | None
+    memoryLimitBytes: int | None
+    build: str | None
+    message: str
+
+
+class Placement(TypedDict):
+    """What the engine put on one worker. Bytes are as the engine's log says (0.01 MiB)."""
+
+    device: str
+    """RPC0, RPC1, ... in the order of the workers."""
+    worker: str
+    firstLayer: int
+    lastLayer: int
+    layers: int
+    """Count of layers, with the output layer where this worker holds it."""
+    modelBytes: int
+    contextBytes: int
+    computeBytes: int
+
+
+class LeaderMemory(TypedDict):
+    """What the engine keeps in the leader itself."""
+
+    layers: int
+    modelBytes: int
+    contextBytes: int
+    computeBytes: int
+
+
+class LeaderStatus(TypedDict):
+    """Answer of a leader's STATUS."""
+
+    role: Literal["leader"]
+    name: str
+    phase: str
+    """A `Phase`."""
+    reason: str
+    """A `planning.reasons.Reason`."""
+    message: str
+    since: str
+    """When phase or reason last changed: RFC 3339, UTC."""
+    epoch: str | None
+    model: ModelStatus | None
+    download: DownloadStatus | None
+    workers: list[AttachedWorker]
+    placement: list[Placement]
+    """Empty until the engine has loaded."""
+    leader: LeaderMemory | None
+    engine: EngineBuild
+    threads: int
+    memoryLimitBytes: int | None
+    formations: int
+    """How often the group became Ready since the agent's start."""
+    formedSeconds: float | None
+    """From the moment when all workers and the model were there until Ready, last time."""
+    loadSeconds: float | None
+    """The part of formedSeconds that the engine took from its start until it said healthy."""
+    lastTokensPerSecond: float | None
+    """Generation speed of the last request, where known."""
