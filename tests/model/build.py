@@ -4,14 +4,14 @@ Llama architecture, real tokenizer, real layers; only the weights are chosen ins
 
 - Each token's embedding is one direction: every word of the sentence has its own, all other tokens
   (bytes, roles) share one. The output matrix maps the direction of a word to the next word, the
-  shared direction to the first word, and the last word's to end-of-text. That is the whole memory of
-  the model, so greedy decoding after any prompt says the sentence and stops.
+  shared direction to the first word, and the last word's to end-of-text. That is all that the
+  model knows, so greedy decoding after any prompt says the sentence and stops.
 - The layers are random matrices that really run. They add to the stream, so every logit depends on
   all of them, but what they can add, all together and at worst, is scaled to stay far below the
   distance between the best logit and the second best: see `_bounded_layer`.
 
-Words are tokens that the tokenizer never makes out of a prompt (no shorter token leads to them), so a
-prompt that holds words of the sentence changes nothing.
+Words are tokens that the tokenizer never makes out of a prompt (no shorter token leads to them), so
+a prompt that holds words of the sentence changes nothing.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _add_tables(
     # Other tokens differ from each other only in what the output matrix does not look at.
     embedding = np.array([of_word.get(token, shared) for token in tokens])
     others = np.array([token not in of_word for token in tokens])
-    embedding[others] += 0.5 * random.standard_normal((others.sum(), len(rest))) @ rest / np.sqrt(
-        len(rest)
+    embedding[others] += (
+        0.5 * random.standard_normal((others.sum(), len(rest))) @ rest / np.sqrt(len(rest))
     )
     output = 0.05 * random.standard_normal((len(tokens), shape.width)) / np.sqrt(shape.width)
     for here, following in zip([shared, *of_word.values()], [*words, "</s>"], strict=True):

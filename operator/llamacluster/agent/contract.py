@@ -40,7 +40,7 @@ MODEL_DIR = "/models"
 CLAIM_DIR = "/model-claim"
 """Where the claim of a `pvc://claim/path` model is mounted, read-only: the file is
 `/model-claim/path`."""
-SCRATCH_DIR = "/tmp"
+SCRATCH_DIR = "/tmp"  # noqa: S108 - a mount of this pod alone
 """Writable emptyDir in both pods."""
 
 LEADER_ADDRESS_ENV = "LWS_LEADER_ADDRESS"
@@ -92,13 +92,15 @@ class LeaderOptions:
     cache_type_v: str = "f16"
     server_port: int = DEFAULT_SERVER_PORT
     model_sha256: str | None = None
-    """64 hex digits. For a split model: of its first file."""
+    """64 hex digits. For a split model: of all its files, one after the other, as in
+    `cat NAME-*.gguf | sha256sum`."""
     model_name: str | None = None
     """The name that the API lists; None: the file's name."""
     threads: int | None = None
     """Threads of the engine; None: as for workers."""
     embeddings: bool = False
-    """Serve /v1/embeddings. The engine then serves no chat."""
+    """Serve /v1/embeddings too. Mean pooling, unless the model or extra_args say otherwise; an
+    input must fit into ubatch_size tokens."""
     chat_template: str | None = None
     """Name of one of the engine's built-in templates; None: the model's own."""
     extra_args: tuple[str, ...] = ()
@@ -148,14 +150,15 @@ def leader_args(options: LeaderOptions) -> list[str]:
 
 def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions:
     """The options that `argv` (without the program's name) says. Exits 2 with usage if wrong."""
-    own, extra = list(argv), ()
+    own: Sequence[str] = argv
+    extra: Sequence[str] = ()
     if "--" in own:
-        cut = own.index("--")
-        own, extra = own[:cut], tuple(own[cut + 1 :])
+        cut = list(argv).index("--")
+        own, extra = argv[:cut], argv[cut + 1 :]
     values = vars(_parser().parse_args(own))
     if values.pop("role") == "worker":
         return WorkerOptions(**values)
-    return LeaderOptions(**values, extra_args=extra)
+    return LeaderOptions(**values, extra_args=tuple(extra))
 
 
 def _flags(values: dict[str, str | int | None]) -> list[str]:

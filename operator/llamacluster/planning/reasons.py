@@ -51,6 +51,8 @@ class Reason(StrEnum):
     """Leader and workers do not run the same build of the engine."""
     EngineBadFlag = "EngineBadFlag"
     """The engine does not know, or does not accept, one of its arguments."""
+    TooManyWorkers = "TooManyWorkers"
+    """The model has fewer layers than the group has workers."""
     EngineFailed = "EngineFailed"
     """The engine ended, or does not answer, for a reason of its own."""
 
@@ -68,6 +70,7 @@ _FAILURES = frozenset(
         Reason.ChecksumMismatch,
         Reason.StorageFull,
         Reason.WorkerLost,
+        Reason.TooManyWorkers,
         Reason.EngineMismatch,
         Reason.EngineBadFlag,
         Reason.EngineFailed,

@@ -1,0 +1,163 @@
+"""`python3 -m llamacluster.agent {worker,leader}`: the first process of a pod's container."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Event, Thread
+
+from llamacluster import __version__
+from llamacluster.agent import engine
+from llamacluster.agent.api import Api
+from llamacluster.agent.clock import Clock
+from llamacluster.agent.contract import (
+    AGENT_PORT,
+    CLAIM_DIR,
+    LEADER_ADDRESS_ENV,
+    MODEL_DIR,
+    RPC_PORT,
+    SCRATCH_DIR,
+    LeaderOptions,
+    WorkerOptions,
+    parse,
+)
+from llamacluster.agent.fetch import ModelStore
+from llamacluster.agent.leader import Leader
+from llamacluster.agent.limits import Limits
+from llamacluster.agent.listening import is_listening
+from llamacluster.agent.log import Log
+from llamacluster.agent.peers import Peers
+from llamacluster.agent.process import Launcher
+from llamacluster.agent.status import GroupStatus
+from llamacluster.agent.worker import Worker
+from llamacluster.planning.reasons import GroupError
+
+STOP_SECONDS = 8.0
+"""For the engine to end after SIGTERM; then the process leaves regardless."""
+REAP_SECONDS = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(sys.argv[1:] if argv is None else argv)
+    role = "worker" if isinstance(options, WorkerOptions) else "leader"
+    signals = Signals()
+    log, clock, launcher = Log(role), Clock(), Launcher()
+    try:
+        if isinstance(options, WorkerOptions):
+            part: Worker | Leader = _worker(options, launcher, clock, log)
+        else:
+            part = _leader(options, launcher, clock, log)
+    except GroupError as error:
+        log.error(error.message, reason=error.reason)
+        return 1
+    Api(options.host, AGENT_PORT, part.routes())
+    log.info("agent started", version=__version__, port=AGENT_PORT)
+    return _live(part.run, part.stop, signals, launcher, log)
+
+
+def _worker(options: WorkerOptions, launcher: Launcher, clock: Clock, log: Log) -> Worker:
+    limits = Limits()
+    threads = options.threads or limits.threads()
+    return Worker(
+        name=_pod_name(),
+        argv=engine.rpc_argv(engine.rpc_program(), options.host, threads),
+        listening=lambda: is_listening(options.host, RPC_PORT),
+        engine=engine.identity(),
+        threads=threads,
+        memory_limit_bytes=limits.memory_bytes(),
+        launcher=launcher,
+        clock=clock,
+        log=log,
+    )
+
+
+def _leader(options: LeaderOptions, launcher: Launcher, clock: Clock, log: Log) -> Leader:
+    limits = Limits()
+    threads = options.threads or limits.threads()
+    build = engine.identity()
+    stopping = Event()
+    return Leader(
+        options,
+        address=os.environ[LEADER_ADDRESS_ENV],
+        program=engine.server_program(),
+        threads=threads,
+        build=build,
+        status=GroupStatus(_pod_name(), build, threads, limits.memory_bytes(), clock),
+        store=ModelStore(Path(MODEL_DIR), Path(CLAIM_DIR), Path(SCRATCH_DIR), log, stopping),
+        peers=Peers(),
+        launcher=launcher,
+        http=engine.EngineHttp(options.host, options.server_port),
+        clock=clock,
+        log=log,
+        stopping=stopping,
+    )
+
+
+def _pod_name() -> str:
+    # Kubernetes sets HOSTNAME to the pod's name, and so the host name.
+    return os.environ.get("HOSTNAME") or socket.gethostname()
+
+
+class Signals:
+    """The signals that arrive, as bytes on a pipe: safe whatever they interrupt."""
+
+    STOP = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self._read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        for number in (*self.STOP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for any signal; True if it is one that asks to stop."""
+        readable, _, _ = select.select([self._read], [], [], seconds)
+        return bool(readable) and any(n in self.STOP for n in os.read(self._read, 4096))
+
+
+def _live(
+    run: Callable[[], None],
+    stop: Callable[[], None],
+    signals: Signals,
+    launcher: Launcher,
+    log: Log,
+) -> int:
+    """Runs the agent in a thread until a signal asks to stop; the exit code.
+
+    An agent that breaks down takes the container with it: Kubernetes starts it anew.
+    """
+    failed = True
+    ended = Event()
+
+    def life() -> None:
+        nonlocal failed
+        try:
+            run()
+            failed = False
+        finally:
+            ended.set()
+            os.kill(os.getpid(), signal.SIGCHLD)  # wakes the loop below
+
+    thread = Thread(target=life, daemon=True)
+    thread.start()
+    while not ended.is_set():
+        if signals.wait(REAP_SECONDS):
+            log.info("stopping")
+            stop()
+            ended.wait(STOP_SECONDS)
+            break
+        launcher.reap_orphans()
+    code = 1 if failed and ended.is_set() else 0
+    log.info("stopped", code=code)
+    sys.stdout.flush()
+    os._exit(code)  # not held up by threads that wait for the network
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,530 @@
+"""The leader: forms the group out of its workers and keeps it serving.
+
+`Leader.run` tries until told to stop; one try is `_form_and_serve`, from the model's file to the
+group's end. Whatever goes wrong in it is a GroupError, which is said in the status and in the log,
+and after a wait the next try begins at the top. What is there already (the model's file, the
+workers' agents) costs a try nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Thread
+
+from llamacluster.agent.api import Answer, Route
+from llamacluster.agent.backoff import Backoff
+from llamacluster.agent.clock import Clock
+from llamacluster.agent.contract import (
+    LIVEZ,
+    MAX_WORKERS,
+    READYZ,
+    RPC_PORT,
+    STATUS,
+    AttachedWorker,
+    AttachRequest,
+    EngineBuild,
+    LeaderOptions,
+    Phase,
+    WorkerStatus,
+)
+from llamacluster.agent.engine import EngineHttp, server_argv
+from llamacluster.agent.engine_log import EngineLog
+from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped
+from llamacluster.agent.log import Log
+from llamacluster.agent.peers import PeerError, Peers
+from llamacluster.agent.process import Child, Launcher, stop
+from llamacluster.agent.status import GroupStatus
+from llamacluster.planning.gguf import GgufError, Header, read_header
+from llamacluster.planning.reasons import GroupError, Reason
+from llamacluster.planning.split import assigned_device, equal_layers, tensor_split
+
+SEARCH_SECONDS = 0.5
+"""Between two looks for workers that are not there yet."""
+ATTACH_SECONDS = 25.0
+"""A little more than the worker gives itself."""
+WATCH_SECONDS = 2.0
+"""Between two looks at each worker."""
+MISSES = 2
+"""Looks in a row without an answer after which a worker is lost."""
+HEALTH_SECONDS = 0.1
+FIRST_TOKEN_SECONDS = 300.0
+STOP_SECONDS = 5.0
+STABLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A worker whose agent answers."""
+
+    name: str
+    address: str
+    status: WorkerStatus
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.address}:{RPC_PORT}"
+
+
+class Leader:
+    """One leader pod. `run` is the group's life; the routes are served from other threads."""
+
+    def __init__(
+        self,
+        options: LeaderOptions,
+        address: str,
+        program: str,
+        threads: int,
+        build: EngineBuild,
+        status: GroupStatus,
+        store: ModelStore,
+        peers: Peers,
+        launcher: Launcher,
+        http: EngineHttp,
+        clock: Clock,
+        log: Log,
+        stopping: Event,
+    ) -> None:
+        self._options = options
+        self._name, self._hosts = worker_hosts(address, options.workers)
+        self._program = program
+        self._threads = threads
+        self._build = build
+        self._status = status
+        self._store = store
+        self._peers = peers
+        self._launcher = launcher
+        self._http = http
+        self._clock = clock
+        self._log = log
+        self._stopping = stopping
+        self._wake = Event()  # something happened that the current wait should look at
+        self._pool = ThreadPoolExecutor(MAX_WORKERS)
+
+    def run(self) -> None:
+        """Forms the group, again and again, until `stop`."""
+        backoff = Backoff(0.5, 30.0)
+        while not self._stopping.is_set():
+            began = self._clock.monotonic()
+            try:
+                self._form_and_serve()
+            except GroupError as error:
+                if self._stopping.is_set():
+                    return
+                self._status.fail(error)
+                if self._clock.monotonic() - began > STABLE_SECONDS:
+                    backoff.reset()
+                wait = backoff.next_seconds()
+                self._log.error(error.message, reason=error.reason, retry_seconds=f"{wait:.1f}")
+                self._clock.wait(self._stopping, wait)
+            except Stopped:
+                return
+
+    def stop(self) -> None:
+        """Makes `run` end the engine and return; the group is unready from now on."""
+        self._status.enter(Phase.Stopping, Reason.Stopping, "the leader was told to stop")
+        self._stopping.set()
+        self._wake.set()
+
+    def _form_and_serve(self) -> None:
+        """One life of the group. Ends only by an exception."""
+        self._status.begin_try()
+        model = self._get_model()
+        header, layers = self._plan(model)
+        found = self._wait_for_workers()
+        began = self._clock.monotonic()
+        epoch, workers = self._attach(found)
+        self._compare_builds(workers)
+        with (
+            self._engine(model, header, layers, workers) as engine,
+            self._watched(workers, epoch) as watch,
+        ):
+            self._wait_until_loaded(engine, watch)
+            self._tell_placement(engine, header, layers, workers)
+            self._make_first_token(engine, watch)
+            self._status.formed_seconds = round(self._clock.monotonic() - began, 3)
+            self._become_ready()
+            self._wait(engine, watch, until=lambda: False)
+
+    # The model.
+
+    def _get_model(self) -> ModelFiles:
+        self._enter(Phase.Fetching, Reason.Starting, "looking for the model")
+        try:
+            return self._store.obtain(
+                self._options.model_uri,
+                self._options.model_sha256,
+                _ModelProgress(self._status, self._log, self._clock),
+            )
+        finally:
+            self._status.download = None
+
+    def _plan(self, model: ModelFiles) -> tuple[Header, list[int]]:
+        """The model's header and the layers for each worker."""
+        try:
+            with model.path.open("rb") as file:
+                header = read_header(file)
+            block_count, context = header.block_count, header.context_length
+        except GgufError as error:
+            raise GroupError(Reason.ModelInvalid, f"{model.path.name}: {error}") from error
+        self._status.model = {
+            "uri": self._options.model_uri,
+            "file": str(model.path),
+            "bytes": model.bytes,
+            "architecture": header.architecture,
+            "layers": block_count,
+            "contextTrain": context,
+            "name": header.name,
+        }
+        self._check_whole(model, header)
+        try:
+            return header, equal_layers(block_count, self._options.workers)
+        except ValueError as error:
+            raise GroupError(
+                Reason.TooManyWorkers, f"{model.path.name}: {error}; lower workers.count"
+            ) from error
+
+    def _check_whole(self, model: ModelFiles, header: Header) -> None:
+        if header.split_count != len(model.files):
+            raise GroupError(
+                Reason.ModelInvalid,
+                f"{model.path.name} is one of {header.split_count} files of its model, but"
+                f" {len(model.files)} were found: name the first NAME-00001-of-0000N.gguf",
+            )
+        try:
+            needed, there = header.file_bytes, model.path.stat().st_size
+        except GgufError:
+            return  # a type of tensor that is newer than this agent: the engine will judge
+        if there < needed:
+            raise GroupError(
+                Reason.ModelInvalid,
+                f"{model.path.name} has {there} bytes but its header speaks of {needed}: it is cut"
+                " off; put the whole file there",
+            )
+
+    # The workers.
+
+    def _wait_for_workers(self) -> list[Found]:
+        found: dict[str, Found] = {}
+        while True:
+            missing: dict[str, str] = {}
+            asked = [host for host in self._hosts if host not in found]
+            for host, answer in zip(asked, self._pool.map(self._look_for, asked), strict=True):
+                if isinstance(answer, Found):
+                    found[host] = answer
+                else:
+                    missing[host] = answer
+            self._status.workers = [
+                _seen(found[host]) if host in found else _unseen(host, missing[host])
+                for host in self._hosts
+            ]
+            if not missing:
+                return [found[host] for host in self._hosts]
+            self._enter(
+                Phase.Forming,
+                Reason.WaitingForWorkers,
+                f"{len(missing)} of {len(self._hosts)} workers missing: "
+                + "; ".join(f"{_pod(host)}: {why}" for host, why in missing.items()),
+            )
+            if self._clock.wait(self._stopping, SEARCH_SECONDS):
+                raise Stopped
+
+    def _look_for(self, host: str) -> Found | str:
+        try:
+            address = self._peers.address(host)
+            status = self._peers.status(address)
+        except PeerError as error:
+            return str(error)
+        if status["name"] != _pod(host):
+            return f"its name still leads to {status['name']}"
+        return Found(status["name"], address, status)
+
+    def _attach(self, found: Sequence[Found]) -> tuple[str, list[Found]]:
+        epoch = uuid.uuid4().hex
+        self._status.epoch = epoch
+        self._enter(Phase.Forming, Reason.Attaching, f"attaching {len(found)} workers")
+
+        def attach(worker: Found) -> Found | str:
+            request: AttachRequest = {
+                "epoch": epoch,
+                "leader": self._name,
+                "worker": worker.name,
+            }
+            try:
+                status = self._peers.attach(worker.address, request, ATTACH_SECONDS)
+            except PeerError as error:
+                return str(error)
+            return Found(worker.name, worker.address, status)
+
+        answers = list(self._pool.map(attach, found))
+        self._status.workers = [
+            _seen(answer, attached=True)
+            if isinstance(answer, Found)
+            else _unseen(worker.name, answer)
+            for worker, answer in zip(found, answers, strict=True)
+        ]
+        failed = [row for row in self._status.workers if not row["attached"]]
+        if failed:
+            raise GroupError(
+                Reason.WorkerLost,
+                "; ".join(f"{row['name']} did not attach: {row['message']}" for row in failed),
+            )
+        return epoch, [answer for answer in answers if isinstance(answer, Found)]
+
+    def _compare_builds(self, workers: Sequence[Found]) -> None:
+        other = {
+            worker.name: worker.status["engine"]
+            for worker in workers
+            if worker.status["engine"]["build"] != self._build["build"]
+        }
+        if other:
+            raise GroupError(
+                Reason.EngineMismatch,
+                f"the leader has llama.cpp {_told(self._build)} but "
+                + ", ".join(f"{name} has {_told(build)}" for name, build in other.items())
+                + ": all pods of a group need the same image",
+            )
+
+    # The engine.
+
+    @contextmanager
+    def _engine(
+        self,
+        model: ModelFiles,
+        header: Header,
+        layers: Sequence[int],
+        workers: Sequence[Found],
+    ) -> Iterator[_Engine]:
+        log = EngineLog()
+        engine = _Engine(log, self._clock.monotonic())
+
+        def line(text: str) -> None:
+            log.add(text)
+            self._log.passed_through(text)
+
+        argv = server_argv(
+            self._program,
+            self._options,
+            model.path,
+            header,
+            [worker.endpoint for worker in workers],
+            layers,
+            self._threads,
+        )
+        self._enter(
+            Phase.Loading,
+            Reason.Loading,
+            f"loading {model.bytes} bytes into {len(workers)} workers",
+        )
+        self._log.info("starting engine", argv=" ".join(argv))
+        engine.child = self._launcher.start(argv, line, self._wake.set)
+        try:
+            yield engine
+        finally:
+            # Unready first. An engine whose worker is lost may hang for ever: no grace for it.
+            self._status.placement, self._status.leader = [], None
+            stop(engine.child, STOP_SECONDS if self._stopping.is_set() else 0)
+
+    def _wait_until_loaded(self, engine: _Engine, watch: _Watch) -> None:
+        self._wait(engine, watch, until=self._http.is_healthy)
+        self._status.load_seconds = round(self._clock.monotonic() - engine.started, 3)
+
+    def _make_first_token(self, engine: _Engine, watch: _Watch) -> None:
+        self._enter(Phase.Loading, Reason.Probing, "making a first token through all workers")
+        token = self._pool.submit(
+            self._http.make_first_token, self._options.embeddings, FIRST_TOKEN_SECONDS
+        )
+        token.add_done_callback(lambda _: self._wake.set())
+        self._wait(engine, watch, until=token.done)
+        token.result()
+
+    def _tell_placement(
+        self, engine: _Engine, header: Header, layers: Sequence[int], workers: Sequence[Found]
+    ) -> None:
+        devices = assigned_device(tensor_split(layers), header.block_count)
+        self._status.placement = engine.log.placement(
+            [worker.name for worker in workers], [worker.endpoint for worker in workers], devices
+        )
+        self._status.leader = engine.log.leader_memory(devices)
+        for row in self._status.placement:
+            self._log.info("placed", **row)
+
+    def _become_ready(self) -> None:
+        self._enter(Phase.Ready, Reason.Ready, f"serving with {len(self._hosts)} workers")
+        self._log.info(
+            "ready",
+            formed_seconds=self._status.formed_seconds,
+            load_seconds=self._status.load_seconds,
+        )
+
+    def _wait(self, engine: _Engine, watch: _Watch, until: Callable[[], bool]) -> None:
+        """Waits until that is so. Raises GroupError as soon as the group is broken."""
+        assert engine.child is not None  # noqa: S101 - started
+        while not until():
+            if self._stopping.is_set():
+                raise Stopped
+            if watch.lost:
+                raise watch.lost
+            if (code := engine.child.exit_code()) is not None:
+                raise self._why_it_ended(engine, code, watch)
+            self._status.tokens_per_second = engine.log.tokens_per_second
+            self._clock.wait(self._wake, WATCH_SECONDS if self._status.is_ready else HEALTH_SECONDS)
+            self._wake.clear()
+
+    def _why_it_ended(self, engine: _Engine, code: int, watch: _Watch) -> GroupError:
+        error = engine.log.why_it_ended(code)
+        if error.reason is Reason.WorkerLost:
+            watch.look()  # it names the worker
+            return watch.lost or error
+        return error
+
+    @contextmanager
+    def _watched(self, workers: Sequence[Found], epoch: str) -> Iterator[_Watch]:
+        watch = _Watch(workers, epoch, self._peers, self._pool, self._wake.set)
+        done = Event()
+
+        def look_again_and_again() -> None:
+            while not self._clock.wait(done, WATCH_SECONDS) and not watch.lost:
+                watch.look()
+
+        Thread(target=look_again_and_again, daemon=True).start()
+        try:
+            yield watch
+        finally:
+            done.set()
+
+    def _enter(self, phase: Phase, reason: Reason, message: str) -> None:
+        before = self._status.summary
+        self._status.enter(phase, reason, message)
+        if self._status.summary != before:
+            self._log.info(message, phase=phase, reason=reason)
+
+    # What others ask.
+
+    def routes(self) -> dict[str, Route]:
+        return {
+            f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
+            f"GET {READYZ}": lambda _: (
+                Answer(200, "ok") if self._status.is_ready else Answer(503, self._status.summary)
+            ),
+            f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot()),
+        }
+
+
+@dataclass
+class _Engine:
+    """One run of llama-server."""
+
+    log: EngineLog
+    started: float
+    child: Child | None = None
+
+
+class _Watch:
+    """Looks at the attached workers and remembers the first loss."""
+
+    def __init__(
+        self,
+        workers: Sequence[Found],
+        epoch: str,
+        peers: Peers,
+        pool: ThreadPoolExecutor,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.lost: GroupError | None = None
+        self._workers = workers
+        self._epoch = epoch
+        self._peers = peers
+        self._pool = pool
+        self._on_lost = on_lost
+        self._missed = dict.fromkeys((worker.name for worker in workers), 0)
+
+    def look(self) -> None:
+        """Asks every worker once."""
+        answers = self._pool.map(self._look_at, self._workers)
+        lost = [answer for answer in answers if answer]
+        if lost and not self.lost:
+            self.lost = GroupError(Reason.WorkerLost, "; ".join(lost) + "; the group forms anew")
+            self._on_lost()
+
+    def _look_at(self, worker: Found) -> str | None:
+        """What is lost with this worker, if it is."""
+        try:
+            status = self._peers.status(worker.address)
+        except PeerError as error:
+            self._missed[worker.name] += 1
+            if self._missed[worker.name] < MISSES:
+                return None
+            return f"lost {worker.name}: {error}"
+        self._missed[worker.name] = 0
+        if status["epoch"] == self._epoch and status["name"] == worker.name:
+            return None
+        return f"lost {worker.name}: {status['message']}"
+
+
+class _ModelProgress:
+    """Says how far the model is: in the status always, in the log now and then."""
+
+    def __init__(self, status: GroupStatus, log: Log, clock: Clock) -> None:
+        self._status = status
+        self._log = log
+        self._clock = clock
+        self._said_at = float("-inf")
+        self._said_bytes = 0
+
+    def downloading(self, done_bytes: int, total_bytes: int | None) -> None:
+        self._status.download = {"bytes": done_bytes, "total": total_bytes}
+        self._status.enter(Phase.Fetching, Reason.Downloading, "downloading the model")
+        self._say("downloading", done_bytes, total_bytes)
+
+    def verifying(self, done_bytes: int, total_bytes: int) -> None:
+        self._status.enter(Phase.Fetching, Reason.Verifying, "computing the model's sha256")
+        self._say("verifying", done_bytes, total_bytes)
+
+    def _say(self, what: str, done: int, total: int | None) -> None:
+        now = self._clock.monotonic()
+        step = total / 20 if total else float("inf")
+        if now - self._said_at > 10 or (
+            done - self._said_bytes >= step and now > self._said_at + 1
+        ):
+            self._log.info(what, bytes=done, total=total)
+            self._said_at, self._said_bytes = now, done
+
+
+def worker_hosts(leader_address: str, workers: int) -> tuple[str, list[str]]:
+    """The leader's name and its workers' hosts, from `<leader pod>.<subdomain>.<namespace>`."""
+    leader, _, domain = leader_address.partition(".")
+    return leader, [f"{leader}-{index}.{domain}" for index in range(1, workers + 1)]
+
+
+def _pod(host: str) -> str:
+    return host.partition(".")[0]
+
+
+def _told(build: EngineBuild) -> str:
+    return f"{build['version']} [{build['build']}]"
+
+
+def _seen(worker: Found, attached: bool = False) -> AttachedWorker:
+    return {
+        "name": worker.name,
+        "attached": attached,
+        "threads": worker.status["threads"],
+        "memoryLimitBytes": worker.status["memoryLimitBytes"],
+        "build": worker.status["engine"]["build"],
+        "message": worker.status["message"],
+    }
+
+
+def _unseen(host: str, message: str) -> AttachedWorker:
+    return {
+        "name": _pod(host),
+        "attached": False,
+        "threads": None,
+        "memoryLimitBytes": None,
+        "build": None,
+        "message": message,
+    }

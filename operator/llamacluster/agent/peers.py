@@ -1,0 +1,78 @@
+"""The leader's way to its workers' agents."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from typing import TypeGuard
+
+from llamacluster.agent.contract import AGENT_PORT, ATTACH, STATUS, AttachRequest, WorkerStatus
+
+MAX_ANSWER_BYTES = 64 << 10
+STATUS_SECONDS = 2.0
+
+
+class PeerError(Exception):
+    """A worker's agent gave no usable answer. The message says what it did instead."""
+
+
+class Peers:
+    """Talks to workers by their names."""
+
+    def address(self, host: str) -> str:
+        """The IPv4 address of a name: the engine speaks nothing else. Raises PeerError."""
+        try:
+            found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+        except OSError as error:
+            raise PeerError(
+                "its name has no address yet: the pod is not scheduled or not started"
+            ) from error
+        return str(found[0][4][0])
+
+    def status(self, address: str) -> WorkerStatus:
+        """What the worker says of itself. Raises PeerError."""
+        return self._ask(address, "GET", STATUS, None, STATUS_SECONDS)
+
+    def attach(self, address: str, request: AttachRequest, seconds: float) -> WorkerStatus:
+        """Has the worker start a clean RPC server; returns when that listens. Raises PeerError."""
+        return self._ask(address, "POST", ATTACH, request, seconds)
+
+    def _ask(
+        self, address: str, method: str, path: str, body: AttachRequest | None, seconds: float
+    ) -> WorkerStatus:
+        connection = http.client.HTTPConnection(address, AGENT_PORT, timeout=seconds)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode())
+            response = connection.getresponse()
+            data = response.read(MAX_ANSWER_BYTES)
+        except TimeoutError as error:
+            raise PeerError(f"its agent does not answer within {seconds:g} s") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise PeerError("its agent does not answer") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise PeerError(data[:300].decode("utf-8", "replace").strip())
+        try:
+            answer: object = json.loads(data)
+        except ValueError:
+            answer = None
+        if not _is_worker_status(answer):
+            raise PeerError("its answer is not that of a worker's agent: is it the same image?")
+        return answer
+
+
+def _is_worker_status(value: object) -> TypeGuard[WorkerStatus]:
+    return (
+        isinstance(value, dict)
+        and value.get("role") == "worker"
+        and isinstance(value.get("name"), str)
+        and isinstance(value.get("listening"), bool)
+        and isinstance(value.get("threads"), int)
+        and isinstance(value.get("engine"), dict)
+        and isinstance(value["engine"].get("build"), str)
+        and "epoch" in value
+        and "memoryLimitBytes" in value
+        and isinstance(value.get("message"), str)
+    )

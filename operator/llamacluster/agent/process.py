@@ -1,0 +1,117 @@
+"""Processes, as an edge that tests replace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from threading import Thread
+from typing import Protocol
+
+MAX_LINE_BYTES = 16 << 10
+
+
+class Child(Protocol):
+    """A process that was started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def exit_code(self) -> int | None:
+        """None while it runs; as a shell has it afterwards: 128 + n if signal n ended it."""
+
+    def send(self, signum: signal.Signals) -> None:
+        """Sends a signal; nothing if it has ended."""
+
+    def wait(self, seconds: float) -> int | None:
+        """Waits for its end, at most `seconds`; the exit code, None if it still runs."""
+
+
+class Launcher:
+    """Starts processes of this machine."""
+
+    def __init__(self) -> None:
+        self._pids: set[int] = set()
+
+    def start(
+        self,
+        argv: Sequence[str],
+        on_line: Callable[[str], None],
+        on_exit: Callable[[], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Starts `argv`. From a thread of its own, `on_line` gets each line that it prints and
+        `on_exit` is called when it has ended and all its lines were given."""
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,  # a Ctrl-C is for the agent, which decides what to do
+        )
+        self._pids.add(process.pid)
+        child = _Process(process)
+        Thread(target=self._follow, args=(process, on_line, on_exit), daemon=True).start()
+        return child
+
+    def reap_orphans(self) -> None:
+        """Collects ended processes that nobody waits for: the duty of a process with id 1."""
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in self._pids:
+                return  # its own thread collects it
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+    def _follow(
+        self,
+        process: subprocess.Popen[bytes],
+        on_line: Callable[[str], None],
+        on_exit: Callable[[], None],
+    ) -> None:
+        assert process.stdout is not None  # noqa: S101 - started with a pipe
+        with process.stdout as output:
+            while line := output.readline(MAX_LINE_BYTES):
+                on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
+        process.wait()
+        self._pids.discard(process.pid)
+        on_exit()
+
+
+class _Process:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def exit_code(self) -> int | None:
+        return _as_shell(self._process.poll())
+
+    def send(self, signum: signal.Signals) -> None:
+        self._process.send_signal(signum)
+
+    def wait(self, seconds: float) -> int | None:
+        try:
+            return _as_shell(self._process.wait(seconds))
+        except subprocess.TimeoutExpired:
+            return None
+
+
+def stop(child: Child, grace_seconds: float) -> None:
+    """Ends a process: SIGTERM, and SIGKILL after the grace; 0 means SIGKILL at once."""
+    if grace_seconds > 0:
+        child.send(signal.SIGTERM)
+        if child.wait(grace_seconds) is not None:
+            return
+    child.send(signal.SIGKILL)
+    child.wait(10)
+
+
+def _as_shell(code: int | None) -> int | None:
+    return code if code is None or code >= 0 else 128 - code

@@ -1,0 +1,139 @@
+"""What the leader says of its group, kept for the threads that serve it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+
+from llamacluster.agent.clock import Clock, rfc3339
+from llamacluster.agent.contract import (
+    AttachedWorker,
+    DownloadStatus,
+    EngineBuild,
+    LeaderMemory,
+    LeaderStatus,
+    ModelStatus,
+    Phase,
+    Placement,
+)
+from llamacluster.planning.reasons import GroupError, Reason
+
+FAILURE_SHOWN_SECONDS = 10.0
+"""How long the next try must be under way before it, not the last failure, is what is said. A try
+that fails again within this time would otherwise flip the state twice for nothing."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    phase: Phase
+    reason: Reason
+    message: str
+    since: datetime
+
+
+class GroupStatus:
+    """The group's state. Attributes hold facts; the way through the phases has methods."""
+
+    def __init__(
+        self,
+        name: str,
+        engine: EngineBuild,
+        threads: int,
+        memory_limit_bytes: int | None,
+        clock: Clock,
+    ) -> None:
+        self.model: ModelStatus | None = None
+        self.download: DownloadStatus | None = None
+        self.workers: list[AttachedWorker] = []
+        self.placement: list[Placement] = []
+        self.leader: LeaderMemory | None = None
+        self.epoch: str | None = None
+        self.formed_seconds: float | None = None
+        self.load_seconds: float | None = None
+        self.tokens_per_second: float | None = None
+        self._name = name
+        self._engine = engine
+        self._threads = threads
+        self._memory_limit_bytes = memory_limit_bytes
+        self._clock = clock
+        self._lock = Lock()
+        self._formations = 0
+        self._try_began = clock.monotonic()
+        self._step = self._made(Phase.Fetching, Reason.Starting, "the agent starts")
+        self._failure: _Step | None = None
+
+    def begin_try(self) -> None:
+        with self._lock:
+            self._try_began = self._clock.monotonic()
+
+    def enter(self, phase: Phase, reason: Reason, message: str) -> None:
+        """The group now does this, or waits for it."""
+        with self._lock:
+            if self._step.phase is Phase.Stopping:
+                return
+            now = self._step
+            if (now.phase, now.reason) == (phase, reason):
+                self._step = _Step(phase, reason, message, now.since)
+            else:
+                self._step = self._made(phase, reason, message)
+            if phase in (Phase.Ready, Phase.Stopping):
+                self._failure = None
+            if phase is Phase.Ready:
+                self._formations += 1
+
+    def fail(self, error: GroupError) -> None:
+        """The try ended like this."""
+        with self._lock:
+            failed, now = self._failure, self._made(Phase.Failed, error.reason, error.message)
+            since = failed.since if failed and failed.reason == error.reason else now.since
+            self._failure = _Step(now.phase, now.reason, now.message, since)
+            if self._step.phase is not Phase.Stopping:
+                self._step = self._failure
+
+    @property
+    def is_ready(self) -> bool:
+        with self._lock:
+            return self._step.phase is Phase.Ready
+
+    @property
+    def summary(self) -> str:
+        """Reason and message in one line."""
+        with self._lock:
+            step = self._shown()
+            return f"{step.reason}: {step.message}"
+
+    def snapshot(self) -> LeaderStatus:
+        with self._lock:
+            step = self._shown()
+            return {
+                "role": "leader",
+                "name": self._name,
+                "phase": step.phase,
+                "reason": step.reason,
+                "message": step.message,
+                "since": rfc3339(step.since),
+                "epoch": self.epoch,
+                "model": self.model,
+                "download": self.download,
+                "workers": self.workers,
+                "placement": self.placement,
+                "leader": self.leader,
+                "engine": self._engine,
+                "threads": self._threads,
+                "memoryLimitBytes": self._memory_limit_bytes,
+                "formations": self._formations,
+                "formedSeconds": self.formed_seconds,
+                "loadSeconds": self.load_seconds,
+                "lastTokensPerSecond": self.tokens_per_second,
+            }
+
+    def _shown(self) -> _Step:
+        """The last failure, until the next try has lasted for a while."""
+        lasting = self._clock.monotonic() - self._try_began
+        if self._failure and lasting < FAILURE_SHOWN_SECONDS:
+            return self._failure
+        return self._step
+
+    def _made(self, phase: Phase, reason: Reason, message: str) -> _Step:
+        return _Step(phase, reason, message, self._clock.now())

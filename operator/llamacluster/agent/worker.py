@@ -1,0 +1,206 @@
+"""The worker: keeps one RPC server of the engine running, clean for each leader that comes.
+
+An RPC server whose leader vanished holds its memory and lets the next leader hang, so each leader,
+each time that it forms the group, has it restarted (`attach`) under an epoch of its own. A server
+that ended by itself is started again but belongs to no epoch: the leader sees that and forms anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from threading import Event, Lock
+
+from llamacluster.agent.api import Answer, Route
+from llamacluster.agent.backoff import Backoff
+from llamacluster.agent.clock import Clock
+from llamacluster.agent.contract import (
+    ATTACH,
+    LIVEZ,
+    READYZ,
+    STATUS,
+    AttachRequest,
+    EngineBuild,
+    WorkerStatus,
+)
+from llamacluster.agent.log import Log
+from llamacluster.agent.process import Child, Launcher, stop
+
+ATTACH_SECONDS = 20.0
+STOP_SECONDS = 1.0
+"""The RPC server has no state to save, and one in the midst of a request may not end by itself."""
+STABLE_SECONDS = 60.0
+_LOOK_SECONDS = 0.02
+
+
+class Worker:
+    """One worker pod. `run` keeps the server up; the routes are served from other threads."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        listening: Callable[[], bool],
+        engine: EngineBuild,
+        threads: int,
+        memory_limit_bytes: int | None,
+        launcher: Launcher,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._name = name
+        self._argv = argv
+        self._listening = listening
+        self._engine = engine
+        self._threads = threads
+        self._memory_limit_bytes = memory_limit_bytes
+        self._launcher = launcher
+        self._clock = clock
+        self._log = log
+
+        self._wake = Event()  # the child ended, a leader asked to attach, or all is to stop
+        self._stopping = False
+        self._lock = Lock()  # guards what follows
+        self._request: AttachRequest | None = None
+        self._epoch: str | None = None
+        self._leader: str | None = None
+        self._child: Child | None = None
+        self._started = 0.0
+        self._restarts = 0
+        self._message = "starting"
+
+    def run(self) -> None:
+        """Keeps the RPC server running until `stop`."""
+        backoff = Backoff(0.5, 10.0)
+        while not self._stopping:
+            child = self._start()
+            self._wait_while_it_runs(child)
+            code = child.exit_code()
+            stop(child, STOP_SECONDS if self._stopping else 0)
+            if self._stopping or self._request:
+                continue
+            if self._clock.monotonic() - self._started > STABLE_SECONDS:
+                backoff.reset()
+            self._lost(f"RPC server ended with {_explained(code)}")
+            self._pause(backoff.next_seconds())
+
+    def stop(self) -> None:
+        """Makes `run` end the RPC server and return."""
+        self._stopping = True
+        self._wake.set()
+
+    def _start(self) -> Child:
+        self._wake.clear()
+        with self._lock:
+            request, self._request = self._request, None
+            self._epoch = request["epoch"] if request else None
+            self._leader = request["leader"] if request else None
+            self._child = self._launcher.start(self._argv, self._log.passed_through, self._wake.set)
+            self._started = self._clock.monotonic()
+            if request:
+                self._message = f"attached to {self._leader}"
+            elif not self._restarts:
+                self._message = "waiting for a leader"
+        self._log.info(
+            "started RPC server",
+            pid=self._child.pid,
+            threads=self._threads,
+            epoch=self._epoch,
+            leader=self._leader,
+        )
+        return self._child
+
+    def _wait_while_it_runs(self, child: Child) -> None:
+        while child.exit_code() is None and not self._stopping and not self._request:
+            self._clock.wait(self._wake, 1.0)
+            self._wake.clear()
+
+    def _lost(self, message: str) -> None:
+        self._log.error(message, epoch=self._epoch)
+        with self._lock:
+            self._child, self._epoch, self._leader = None, None, None
+            self._restarts += 1
+            self._message = message
+
+    def _pause(self, seconds: float) -> None:
+        end = self._clock.monotonic() + seconds
+        while (left := end - self._clock.monotonic()) > 0 and not (self._stopping or self._request):
+            self._clock.wait(self._wake, left)
+            self._wake.clear()
+
+    def attach(self, request: AttachRequest) -> Answer:
+        """Restarts the RPC server for this leader; 200 with the status once it listens."""
+        if request["worker"] != self._name:
+            return Answer(421, f"this is {self._name}, not {request['worker']}")
+        self._log.info("attaching", leader=request["leader"], epoch=request["epoch"])
+        with self._lock:
+            self._request = request
+        self._wake.set()
+        deadline = self._clock.monotonic() + ATTACH_SECONDS
+        never = Event()
+        while self._clock.monotonic() < deadline and not self._stopping:
+            with self._lock:
+                pending, ours = self._request is request, self._epoch == request["epoch"]
+            if not pending and not ours:
+                return Answer(409, f"not attached any more: {self._message}")
+            if ours and self._listening():
+                return Answer(200, self.status())
+            self._clock.wait(never, _LOOK_SECONDS)
+        return Answer(503, f"the RPC server does not listen: {self._message}")
+
+    def status(self) -> WorkerStatus:
+        with self._lock:
+            child = self._child
+            return {
+                "role": "worker",
+                "name": self._name,
+                "epoch": self._epoch,
+                "leader": self._leader,
+                "listening": child is not None and self._listening(),
+                "message": self._message,
+                "threads": self._threads,
+                "memoryLimitBytes": self._memory_limit_bytes,
+                "engine": self._engine,
+                "child": {
+                    "pid": child.pid,
+                    "uptimeSeconds": round(self._clock.monotonic() - self._started, 3),
+                    "restarts": self._restarts,
+                }
+                if child
+                else None,
+            }
+
+    def routes(self) -> dict[str, Route]:
+        return {
+            f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
+            f"GET {READYZ}": lambda _: self._readiness(),
+            f"GET {STATUS}": lambda _: Answer(200, self.status()),
+            f"POST {ATTACH}": self._attach_from,
+        }
+
+    def _readiness(self) -> Answer:
+        status = self.status()
+        if status["listening"] and not self._stopping:
+            return Answer(200, "ok")
+        return Answer(503, f"the RPC server does not listen: {status['message']}")
+
+    def _attach_from(self, body: bytes) -> Answer:
+        try:
+            value: object = json.loads(body)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            return Answer(400, "the body must be a JSON object")
+        words = [value.get(key) for key in ("epoch", "leader", "worker")]
+        if not all(isinstance(word, str) and 0 < len(word) <= 253 for word in words):
+            return Answer(400, "epoch, leader and worker must be texts of 1 to 253 characters")
+        epoch, leader, worker = map(str, words)
+        return self.attach({"epoch": epoch, "leader": leader, "worker": worker})
+
+
+def _explained(code: int | None) -> str:
+    if code == 137:
+        return "137 (killed: most likely over the pod's memory limit)"
+    if code == 0:
+        return "0 (it does so when it cannot listen or does not know a flag)"
+    return str(code)
