@@ -1,0 +1,237 @@
+"""Faults in a cluster of kind's nodes: processes, nodes and the network between them.
+
+Each is done from outside, by Docker and inside a node's namespaces, so that the product under test
+needs nothing for it and cannot tell it from the real thing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tests.kind import docker
+from tests.kind.command import CommandFailed
+
+if TYPE_CHECKING:
+    from tests.kind.cluster import Cluster
+
+# On each rule of ours, so that healing removes ours and nothing else.
+COMMENT = "llamacluster-fault"
+Direction = Literal["both", "one"]
+
+
+@dataclass(frozen=True)
+class RunningContainer:
+    """A container of a pod: the node it is on, and its id in that node's containerd."""
+
+    node: str
+    container_id: str
+    restarts: int
+
+
+def find_container(
+    cluster: Cluster, namespace: str, pod: str, container: str | None = None
+) -> RunningContainer:
+    """Where a pod's container (the first, unless named) runs now; LookupError if it does not."""
+    state = json.loads(cluster.kubectl("-n", namespace, "get", "pod", pod, "-o", "json"))
+    status = state.get("status", {})
+    for found in [
+        *status.get("containerStatuses", []),
+        *status.get("initContainerStatuses", []),
+    ]:
+        if container in (None, found["name"]) and "running" in found["state"]:
+            return RunningContainer(
+                node=state["spec"]["nodeName"],
+                container_id=found["containerID"].removeprefix("containerd://"),
+                restarts=found["restartCount"],
+            )
+    raise LookupError(f"pod {namespace}/{pod} has no running container {container or ''}".rstrip())
+
+
+# Processes
+
+
+def kill_process(node: str, container_id: str) -> None:
+    """SIGKILL to a container's first process: it is gone, and the kubelet sees it exit."""
+    _signal(node, container_id, "SIGKILL")
+
+
+def freeze_process(node: str, container_id: str) -> None:
+    """SIGSTOP to all processes of a container: alive, holding its sockets, doing nothing."""
+    _signal(node, container_id, "SIGSTOP")
+
+
+def thaw_process(node: str, container_id: str) -> None:
+    """SIGCONT to all processes of a container."""
+    _signal(node, container_id, "SIGCONT")
+
+
+def signal_program(node: str, container_id: str, program: str, signal: str) -> list[int]:
+    """Send a signal to those processes of a container whose name is `program`.
+
+    Returns their ids in the node. For a child that a supervisor in the container has started.
+    """
+    pids = [pid for pid, name in _processes(node, container_id) if name == program[:15]]
+    if not pids:
+        raise LookupError(f"no process {program} in container {container_id} on {node}")
+    _on(node, "kill", f"-{signal.removeprefix('SIG')}", *map(str, pids))
+    return pids
+
+
+def _signal(node: str, container_id: str, signal: str) -> None:
+    everyone = [] if signal == "SIGKILL" else ["--all"]
+    _on(node, "ctr", "--namespace=k8s.io", "task", "kill", *everyone, f"--signal={signal}",
+        container_id)  # fmt: skip
+
+
+def _processes(node: str, container_id: str) -> list[tuple[int, str]]:
+    """Ids (in the node) and names of a container's processes."""
+    listed = _on(node, "ctr", "--namespace=k8s.io", "task", "ps", container_id)
+    processes = []
+    for line in listed.splitlines()[1:]:
+        pid = int(line.split()[0])
+        try:
+            processes.append((pid, _on(node, "cat", f"/proc/{pid}/comm").strip()))
+        except CommandFailed:
+            continue  # ended meanwhile
+    return processes
+
+
+# Nodes
+
+
+def kill_node(node: str) -> None:
+    """Power off: all of the node's processes are gone at once."""
+    _docker("kill", node)
+
+
+def start_node(node: str) -> None:
+    """Power on after `kill_node`; it comes back with the same address."""
+    _docker("start", node)
+
+
+def pause_node(node: str) -> None:
+    """A hung node: nothing in it runs, connections stay open."""
+    _docker("pause", node)
+
+
+def unpause_node(node: str) -> None:
+    _docker("unpause", node)
+
+
+# Network
+
+
+def addresses(node: str) -> list[str]:
+    """A node's own addresses and its pods' ranges, IPv4 and IPv6."""
+    inspected = json.loads(_docker("inspect", node))[0]["NetworkSettings"]["Networks"]
+    found = [
+        network[family]
+        for network in inspected.values()
+        for family in ("IPAddress", "GlobalIPv6Address")
+        if network.get(family)
+    ]
+    return [*found, *_pod_ranges(node)]
+
+
+def _pod_ranges(node: str) -> list[str]:
+    """The node's pod ranges, asked of the control plane's own kubectl: a cut node cannot answer."""
+    control_plane = _control_plane_of(node)
+    answer = _on(
+        control_plane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get", "node", node,
+        "-o", "jsonpath={.spec.podCIDRs}",
+    )  # fmt: skip
+    return list(json.loads(answer or "[]"))
+
+
+def _control_plane_of(node: str) -> str:
+    label = "io.x-k8s.kind.cluster"
+    name = _docker("inspect", "--format", f'{{{{index .Config.Labels "{label}"}}}}', node).strip()
+    filters = (f"label={label}={name}", "label=io.x-k8s.kind.role=control-plane")
+    listed = _docker(
+        "ps", "--format", "{{.Names}}", *(word for rule in filters for word in ("--filter", rule))
+    )
+    return listed.split()[0]
+
+
+def cut_node(node: str) -> None:
+    """Cut a node, and the pods on it, from everything beyond it."""
+    _change(node, cut_rules(peers=None, directions=("in", "out")), add=True)
+
+
+def cut_pair(node_a: str, node_b: str, direction: Direction = "both") -> None:
+    """Cut two nodes, and the pods on them, from each other; all else goes on.
+
+    `one`: only what goes from `node_a` to `node_b` is lost.
+    """
+    peers = addresses(node_b)
+    directions = ("in", "out") if direction == "both" else ("out",)
+    _change(node_a, cut_rules(peers, directions), add=True)
+
+
+def heal(node: str) -> None:
+    """Take back all cuts made on this node (for a pair: its first node)."""
+    for tool in ("iptables", "ip6tables"):
+        for table, chain in (("raw", "PREROUTING"), ("mangle", "POSTROUTING")):
+            for rule in _on(node, tool, "-w", "-t", table, "-S", chain).splitlines():
+                words = rule.replace('"', "").split()
+                if words[0] == "-A" and COMMENT in words:
+                    _on(node, tool, "-w", "-t", table, "-D", *words[1:])
+
+
+def cut_rules(
+    peers: list[str] | None, directions: tuple[str, ...]
+) -> list[tuple[str, list[str]]]:
+    """Rules (tool, arguments after -A/-D) that drop what passes a node's outer interface.
+
+    Before and after all other tables, so that no rule of kube-proxy or of a network policy accepts
+    a packet first. `peers` are addresses or ranges; None stands for everybody.
+    """
+    rules = []
+    tag = ["-m", "comment", "--comment", COMMENT, "-j", "DROP"]
+    for tool, version in (("iptables", 4), ("ip6tables", 6)):
+        ours: list[str | None] = [None]
+        if peers is not None:
+            ours = [peer for peer in peers if ipaddress.ip_network(peer).version == version]
+        for peer in ours:
+            if "in" in directions:
+                source = ["-s", peer] if peer else []
+                rules.append(
+                    (tool, ["-t", "raw", "PREROUTING", "-i", "eth+", *source, *tag])
+                )
+            if "out" in directions:
+                target = ["-d", peer] if peer else []
+                rules.append(
+                    (tool, ["-t", "mangle", "POSTROUTING", "-o", "eth+", *target, *tag])
+                )
+    return rules
+
+
+def _change(node: str, rules: list[tuple[str, list[str]]], *, add: bool) -> None:
+    for tool, (_, table, chain, *rest) in rules:
+        _on(node, tool, "-w", "-t", table, "-I" if add else "-D", chain, *rest)
+
+
+# How
+
+
+def wait_until(what: str, holds: Callable[[], bool], seconds: float, every: float = 0.5) -> float:
+    """Seconds it took until a condition held; AssertionError with its name when it never did."""
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        if holds():
+            return time.monotonic() - started
+        time.sleep(every)
+    raise AssertionError(f"not within {seconds:.0f} s: {what}")
+
+
+def _docker(*args: str) -> str:
+    return docker.need_running().docker(*args, timeout=120)
+
+
+def _on(node: str, *command: str) -> str:
+    return _docker("exec", node, *command)
