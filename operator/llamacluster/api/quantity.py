@@ -1,0 +1,68 @@
+"""Kubernetes quantities: `500m`, `2`, `1.5Gi`, `12e6`.
+
+Grammar and meaning as in k8s.io/apimachinery/pkg/api/resource: binary suffixes are powers of 1024,
+decimal ones powers of 1000, and there is nothing finer than 1 n (finer values round up).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+
+QUANTITY_PATTERN = r"^\+?(\d+(\.\d*)?|\.\d+)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]|[eE][+-]?\d{1,2})?$"
+"""Non-negative quantities; a resource has no negative amount."""
+
+_SUFFIXES = {
+    "n": Decimal("1e-9"),
+    "u": Decimal("1e-6"),
+    "m": Decimal("1e-3"),
+    "": Decimal(1),
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)},
+    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
+}
+_PARTS = re.compile(QUANTITY_PATTERN)
+
+
+def parse_quantity(text: str | int) -> Decimal:
+    """The number that a quantity stands for, in its base unit (bytes, cores).
+
+    Raises ValueError for what Kubernetes would not accept.
+    """
+    match = _PARTS.match(str(text))
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a quantity: write a number and perhaps a suffix, such as 500m or 2Gi"
+        )
+    number, suffix = Decimal(match[1]), match[3] or ""
+    if suffix[:1] in ("e", "E") and len(suffix) > 1 and suffix not in _SUFFIXES:
+        return number.scaleb(int(suffix[1:]))
+    return number * _SUFFIXES[suffix]
+
+
+def to_bytes(text: str | int) -> int:
+    """Bytes of a memory or storage quantity, rounded up as Kubernetes does."""
+    return math.ceil(parse_quantity(text))
+
+
+def canonical(text: str | int) -> str:
+    """The form in which the API server stores an equal quantity of a built-in type.
+
+    Binary suffixes stay binary, decimal ones decimal, a plain number has none; the largest suffix
+    that leaves an integer is used.
+    """
+    value = parse_quantity(text)
+    binary = str(text).endswith("i")
+    if value == 0:
+        return "0"
+    if binary and value == value.to_integral_value():
+        for power, letter in reversed(list(enumerate("KMGTPE", start=1))):
+            unit = Decimal(1024) ** power
+            if value % unit == 0:
+                return f"{value / unit:f}{letter}i"
+        return f"{value:f}"
+    for suffix in ("E", "P", "T", "G", "M", "k", "", "m", "u", "n"):
+        scaled = value / _SUFFIXES[suffix]
+        if scaled == scaled.to_integral_value():
+            return f"{scaled.to_integral_value():f}{suffix}"
+    return f"{(value / _SUFFIXES['n']).to_integral_value(rounding='ROUND_CEILING'):f}n"

@@ -1,0 +1,46 @@
+"""The reasons of conditions and events that the operator itself finds.
+
+Those that the agents find are `planning.reasons.Reason`; both stand in the same fields.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class ClusterReason(StrEnum):
+    """One word for what the operator sees of a LlamaCluster from outside its pods."""
+
+    # Of the LlamaCluster.
+    Ready = "Ready"
+    """Every group answers requests, all with the newest spec."""
+    ScaledToZero = "ScaledToZero"
+    """replicas is 0: nothing runs because nothing is wanted."""
+    RollingOut = "RollingOut"
+    """Groups are being replaced by ones with the newest spec."""
+    AsExpected = "AsExpected"
+    """Nothing needs attention."""
+    InvalidSpec = "InvalidSpec"
+    """The stored object does not follow the API, for example because the API became stricter."""
+    NameConflict = "NameConflict"
+    """An object that the LlamaCluster needs exists already and belongs to something else."""
+    Rejected = "Rejected"
+    """The API server refused an object that the LlamaCluster needs."""
+    LeaderWorkerSetMissing = "LeaderWorkerSetMissing"
+    """LeaderWorkerSet is not installed in this Kubernetes cluster."""
+
+    # Of the pods of a group.
+    PodsPending = "PodsPending"
+    """Pods are not there yet, or start."""
+    Unschedulable = "Unschedulable"
+    """The scheduler finds no node for a pod."""
+    ImagePullFailed = "ImagePullFailed"
+    """A node cannot pull the engine image."""
+    ContainerFailed = "ContainerFailed"
+    """A container cannot be created, or ends again and again."""
+    OutOfMemory = "OutOfMemory"
+    """A container was killed at its memory limit."""
+    Evicted = "Evicted"
+    """The kubelet evicted a pod."""
+    AgentUnreachable = "AgentUnreachable"
+    """The leader's pod runs, but its agent does not answer the operator."""

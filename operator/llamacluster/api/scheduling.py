@@ -1,0 +1,255 @@
+"""The pod scheduling fields of core/v1, typed so that a typo is refused at admission."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from llamacluster.api.schema import ApiModel, DnsSubdomain, LabelKey, LabelValue, Quantity
+
+Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
+Annotations = Annotated[dict[str, str], Field(max_length=64)]
+Values = Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=128)]
+
+
+class Operator(StrEnum):
+    """How a label is compared with values."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+    GT = "Gt"
+    LT = "Lt"
+
+
+class LabelOperator(StrEnum):
+    """How a label is compared with values in a label selector."""
+
+    IN = "In"
+    NOT_IN = "NotIn"
+    EXISTS = "Exists"
+    DOES_NOT_EXIST = "DoesNotExist"
+
+
+class NodeSelectorRequirement(ApiModel):
+    """A requirement on one label or field of a node."""
+
+    key: LabelKey
+    """Label (or field) of the node."""
+    operator: Operator
+    """How the label is compared with the values."""
+    values: Values | None = None
+    """Values to compare with; none for Exists and DoesNotExist, one integer for Gt and Lt."""
+
+
+class NodeSelectorTerm(ApiModel):
+    """Requirements which must all hold."""
+
+    match_expressions: Annotated[list[NodeSelectorRequirement], Field(max_length=32)] | None = None
+    """Requirements on node labels."""
+    match_fields: Annotated[list[NodeSelectorRequirement], Field(max_length=32)] | None = None
+    """Requirements on node fields (metadata.name)."""
+
+
+class NodeSelector(ApiModel):
+    """Terms of which at least one must hold."""
+
+    node_selector_terms: Annotated[list[NodeSelectorTerm], Field(min_length=1, max_length=32)]
+    """At least one of these terms must hold."""
+
+
+class PreferredSchedulingTerm(ApiModel):
+    """A preference with a weight."""
+
+    weight: Annotated[int, Field(ge=1, le=100)]
+    """Weight of this preference, 1 to 100."""
+    preference: NodeSelectorTerm
+    """The preferred nodes."""
+
+
+class NodeAffinity(ApiModel):
+    """Which nodes a pod may or should run on."""
+
+    required_during_scheduling_ignored_during_execution: NodeSelector | None = None
+    """Nodes that a pod must be placed on."""
+    preferred_during_scheduling_ignored_during_execution: (
+        Annotated[list[PreferredSchedulingTerm], Field(max_length=32)] | None
+    ) = None
+    """Nodes that a pod should be placed on."""
+
+
+class LabelSelectorRequirement(ApiModel):
+    """A requirement on one label of an object."""
+
+    key: LabelKey
+    """The label."""
+    operator: LabelOperator
+    """How the label is compared with the values."""
+    values: Values | None = None
+    """Values to compare with."""
+
+
+class LabelSelector(ApiModel):
+    """Which objects, by their labels; empty selects all."""
+
+    match_labels: Labels | None = None
+    """Labels that an object must have."""
+    match_expressions: Annotated[list[LabelSelectorRequirement], Field(max_length=32)] | None = None
+    """Requirements that must all hold."""
+
+
+class PodAffinityTerm(ApiModel):
+    """Pods, and the topology in which to be near to (or far from) them."""
+
+    topology_key: LabelKey
+    """Node label whose equal values count as the same place, e.g. kubernetes.io/hostname."""
+    label_selector: LabelSelector | None = None
+    """The pods."""
+    namespace_selector: LabelSelector | None = None
+    """Namespaces of the pods, by labels."""
+    namespaces: Annotated[list[DnsSubdomain], Field(max_length=64)] | None = None
+    """Namespaces of the pods, by name; default: this one."""
+
+
+class WeightedPodAffinityTerm(ApiModel):
+    """A pod affinity term with a weight."""
+
+    weight: Annotated[int, Field(ge=1, le=100)]
+    """Weight of this term, 1 to 100."""
+    pod_affinity_term: PodAffinityTerm
+    """The term."""
+
+
+class PodAffinity(ApiModel):
+    """Pods to be near to (or, as podAntiAffinity, far from)."""
+
+    required_during_scheduling_ignored_during_execution: (
+        Annotated[list[PodAffinityTerm], Field(max_length=32)] | None
+    ) = None
+    """Terms that must hold."""
+    preferred_during_scheduling_ignored_during_execution: (
+        Annotated[list[WeightedPodAffinityTerm], Field(max_length=32)] | None
+    ) = None
+    """Terms that should hold."""
+
+
+class Affinity(ApiModel):
+    """Affinity of a pod to nodes and other pods."""
+
+    node_affinity: NodeAffinity | None = None
+    """Nodes to run on."""
+    pod_affinity: PodAffinity | None = None
+    """Pods to be near to."""
+    pod_anti_affinity: PodAffinity | None = None
+    """Pods to be far from."""
+
+
+class TolerationOperator(StrEnum):
+    """How a toleration matches a taint."""
+
+    EXISTS = "Exists"
+    EQUAL = "Equal"
+
+
+class TaintEffect(StrEnum):
+    """What a taint does."""
+
+    NO_SCHEDULE = "NoSchedule"
+    PREFER_NO_SCHEDULE = "PreferNoSchedule"
+    NO_EXECUTE = "NoExecute"
+
+
+class Toleration(ApiModel):
+    """Tolerates the taints that it matches."""
+
+    key: LabelKey | None = None
+    """Key of the taint; absent with operator Exists: every taint."""
+    operator: TolerationOperator | None = None
+    """Exists or Equal (the default)."""
+    value: LabelValue | None = None
+    """Value of the taint, for Equal."""
+    effect: TaintEffect | None = None
+    """Effect of the taint; absent: every effect."""
+    toleration_seconds: int | None = None
+    """How long a NoExecute taint is tolerated; absent: for ever."""
+
+
+class WhenUnsatisfiable(StrEnum):
+    """What to do with a pod that would break a spread constraint."""
+
+    DO_NOT_SCHEDULE = "DoNotSchedule"
+    SCHEDULE_ANYWAY = "ScheduleAnyway"
+
+
+class SpreadPolicy(StrEnum):
+    """Whether a node property counts for spreading."""
+
+    HONOR = "Honor"
+    IGNORE = "Ignore"
+
+
+class TopologySpreadConstraint(ApiModel):
+    """How pods are spread over a topology."""
+
+    max_skew: Annotated[int, Field(ge=1)]
+    """By how many pods two places may differ."""
+    topology_key: LabelKey
+    """Node label whose equal values count as the same place."""
+    when_unsatisfiable: WhenUnsatisfiable
+    """DoNotSchedule, or ScheduleAnyway with a preference."""
+    label_selector: LabelSelector | None = None
+    """The pods that count."""
+    min_domains: Annotated[int, Field(ge=1)] | None = None
+    """Least number of places."""
+    node_affinity_policy: SpreadPolicy | None = None
+    """Whether the pod's node affinity and selector count."""
+    node_taints_policy: SpreadPolicy | None = None
+    """Whether node taints count."""
+    match_label_keys: Annotated[list[LabelKey], Field(max_length=16)] | None = None
+    """Pod labels whose values are added to the selector."""
+
+
+class ResourceRequirements(ApiModel):
+    """Compute resources of a container."""
+
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+    """The most that the container may use. The engine's threads follow the CPU limit."""
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+    """What the scheduler sets aside; default: the limits."""
+
+
+class PodTemplateMetadata(ApiModel):
+    """Labels and annotations added to pods."""
+
+    labels: Labels | None = None
+    """Labels added to the pods; the operator's own win."""
+    annotations: Annotations | None = None
+    """Annotations added to the pods."""
+
+
+class PodSettings(ApiModel):
+    """What leader and worker pods have in common."""
+
+    resources: ResourceRequirements = ResourceRequirements()
+    """CPU and memory of the pod. Set limits: threads follow the CPU limit, and the memory limit is
+    what makes the scheduler find nodes with room."""
+    threads: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Compute threads; default: the CPU limit rounded down, at least 1. More threads than the CPU
+    limit is slower, not faster."""
+    node_selector: Labels | None = None
+    """Labels that a node must have."""
+    tolerations: Annotated[list[Toleration], Field(max_length=64)] | None = None
+    """Taints that the pods tolerate."""
+    affinity: Affinity | None = None
+    """Nodes and pods to be near to or far from."""
+    topology_spread_constraints: (
+        Annotated[list[TopologySpreadConstraint], Field(max_length=16)] | None
+    ) = None
+    """How the pods spread; default: over as many nodes as there are, if possible."""
+    priority_class_name: DnsSubdomain | None = None
+    """PriorityClass of the pods."""
+    metadata: PodTemplateMetadata = PodTemplateMetadata()
+    """Labels and annotations added to the pods."""

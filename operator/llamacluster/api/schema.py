@@ -1,0 +1,82 @@
+"""The base of all API types, and the kinds of value that Kubernetes has and pydantic has not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+from llamacluster.api.quantity import QUANTITY_PATTERN
+
+Quantity = Annotated[
+    str | int,
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "minimum": 0,
+            "pattern": QUANTITY_PATTERN,
+            "maxLength": 32,
+        }
+    ),
+]
+"""A Kubernetes quantity, as the user wrote it."""
+
+DnsSubdomain = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        min_length=1,
+        max_length=253,
+    ),
+]
+"""RFC 1123 subdomain: the name of a Secret, a claim, a StorageClass."""
+
+LabelKey = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        min_length=1,
+        max_length=317,
+    ),
+]
+
+LabelValue = Annotated[
+    str,
+    StringConstraints(pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$", max_length=63),
+]
+
+
+class Rule(dict[str, str]):
+    """A CEL rule of the CRD: the API server refuses an object for which it is false."""
+
+    def __init__(self, rule: str, message: str, field_path: str | None = None) -> None:
+        super().__init__(rule=rule, message=message)
+        if field_path:
+            self["fieldPath"] = field_path
+
+
+def rules(*args: Rule) -> dict[str, Any]:
+    """`json_schema_extra` that carries CEL rules into the CRD."""
+    return {"x-kubernetes-validations": [dict(rule) for rule in args]}
+
+
+class ApiModel(BaseModel):
+    """camelCase outside, snake_case inside; an unknown field is an error, not a silent loss."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        use_enum_values=False,
+    )
+
+
+class LocalObjectReference(ApiModel):
+    """Reference to an object by name in the same namespace."""
+
+    name: DnsSubdomain
+    """Name of the object."""

@@ -1,0 +1,416 @@
+"""LlamaCluster, llamacluster.dev/v1alpha1: the one source of the CRD, its docs and its checks."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from llamacluster.agent import contract
+from llamacluster.api.scheduling import Annotations, PodSettings
+from llamacluster.api.schema import (
+    ApiModel,
+    DnsSubdomain,
+    LocalObjectReference,
+    Quantity,
+    Rule,
+    rules,
+)
+
+MAX_NAME_LENGTH = 39
+"""LeaderWorkerSet names must stay within 45 characters, and ours adds `-group`."""
+
+OWNED_FLAGS = (
+    # The flags that the operator sets itself from the fields of this API, with the engine's short
+    # and older spellings: a second one in extraArgs would win silently and break the plan.
+    *("--rpc", "--device", "-dev", "--model", "-m", "--model-url", "-mu", "--alias", "-a"),
+    *("--hf-repo", "-hf", "-hfr", "--hf-file", "-hff", "--docker-repo", "-dr", "--models-dir"),
+    *("--fit", "-fit", "--n-gpu-layers", "--gpu-layers", "-ngl", "--split-mode", "-sm"),
+    *("--tensor-split", "-ts", "--main-gpu", "-mg", "--override-tensor", "-ot"),
+    *("--ctx-size", "-c", "--parallel", "-np", "--batch-size", "-b", "--ubatch-size", "-ub"),
+    *("--cache-type-k", "-ctk", "--cache-type-v", "-ctv", "--cache-ram", "-cram"),
+    *("--threads", "-t", "--threads-batch", "-tb", "--host", "--port", "--metrics"),
+    *("--embedding", "--embeddings", "--chat-template", "--api-key", "--api-key-file"),
+    *("--ssl-key-file", "--ssl-cert-file", "--log-disable", "--log-file", "--no-kv-offload"),
+    *("-nkvo", "--log-verbosity", "-lv", "--verbosity", "-v", "--verbose", "--log-verbose"),
+)
+
+
+class Topology(StrEnum):
+    """How the model is laid over pods."""
+
+    DISTRIBUTED = "Distributed"
+
+
+class AccessMode(StrEnum):
+    """Access mode of a claim."""
+
+    READ_WRITE_ONCE = "ReadWriteOnce"
+    READ_WRITE_ONCE_POD = "ReadWriteOncePod"
+    READ_WRITE_MANY = "ReadWriteMany"
+
+
+class ModelStorage(ApiModel):
+    """A claim that keeps the download."""
+
+    size: Quantity
+    """Size of the claim. Leave room for the whole model file."""
+    storage_class_name: DnsSubdomain | None = None
+    """StorageClass; default: the cluster's default."""
+    access_modes: Annotated[list[AccessMode], Field(min_length=1, max_length=3)] = [
+        AccessMode.READ_WRITE_ONCE
+    ]
+    """Access modes of the claim."""
+
+
+class ModelSource(ApiModel):
+    """Where the model comes from."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.storage) || self.uri.startsWith('http')",
+                "storage is for downloaded models: remove it, or use an http(s):// uri",
+                ".storage",
+            ),
+        )
+    )
+
+    uri: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=2048,
+            pattern=r"^(https?://[^\s/?#]+/[^\s#]*[^\s#/]|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\s]+|file:///[^\s]+)$",
+        ),
+    ]
+    """GGUF file to serve: `https://host/path.gguf`, `http://...`, `pvc://claim/path.gguf` (a claim
+    in this namespace, mounted read-only into the leader), or `file:///path.gguf` (in the engine
+    image). Of a split model, name the first file (`...-00001-of-0000N.gguf`)."""
+    sha256: Annotated[str, Field(pattern=r"^[a-f0-9]{64}$", max_length=64)] | None = None
+    """SHA-256 of the file, 64 lower-case hex digits. A file with another digest is not served. Of
+    a split model: of its first file."""
+    storage: ModelStorage | None = None
+    """A claim for each pod of a group, which outlives the pods, so that a rollout or a restart does
+    not download the model again; deleted with the LlamaCluster. Absent: the pod's ephemeral
+    storage. Cannot be changed later."""
+
+
+class Workers(PodSettings):
+    """The worker pods of each group."""
+
+    count: Annotated[int, Field(ge=1, le=contract.MAX_WORKERS)]
+    """Workers for each group, 1 to 15 (the engine's limit). More workers hold a larger model and
+    speed up prompts and concurrent requests; a single stream's tokens/s does not grow. Changing it
+    re-forms each group."""
+
+
+class Leader(PodSettings):
+    """The leader pod of each group."""
+
+
+class CacheType(StrEnum):
+    """Number format of the KV cache."""
+
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+    Q8_0 = "q8_0"
+    Q5_1 = "q5_1"
+    Q5_0 = "q5_0"
+    Q4_1 = "q4_1"
+    Q4_0 = "q4_0"
+    IQ4_NL = "iq4_nl"
+
+
+class Inference(ApiModel):
+    """How the engine runs the model. A change rolls the groups one after another."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "self.ubatchSize <= self.batchSize",
+                "ubatchSize must not be greater than batchSize",
+                ".ubatchSize",
+            ),
+        )
+    )
+
+    context_size: Annotated[int, Field(ge=32, le=16_777_216)] = 4096
+    """Context in tokens of each request slot, prompt and answer together. The engine allocates
+    contextSize x parallel tokens of KV cache over the workers."""
+    parallel: Annotated[int, Field(ge=1, le=256)] = 1
+    """Request slots: how many requests are worked on at the same time."""
+    cache_type_k: CacheType = CacheType.F16
+    """Format of the K cache. q8_0 halves its memory with hardly any loss."""
+    cache_type_v: CacheType = CacheType.F16
+    """Format of the V cache. Quantised formats need flash attention, which the engine turns on by
+    itself on CPUs where the model allows."""
+    batch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 2048
+    """Most prompt tokens submitted at once (logical batch)."""
+    ubatch_size: Annotated[int, Field(ge=1, le=1_048_576)] = 512
+    """Most prompt tokens computed at once (physical batch); sets the compute buffers' memory."""
+    embeddings: bool = False
+    """Serve `/v1/embeddings` instead of chat and completions; for embedding models."""
+    chat_template: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]+$", max_length=64)] | None = None
+    """Name of one of llama.cpp's built-in chat templates; default: the model's own."""
+    extra_args: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=1024)]],
+        Field(
+            max_length=64,
+            json_schema_extra=rules(
+                Rule(
+                    "!self.exists(arg, arg.split('=')[0] in ["
+                    + ", ".join(f"'{flag}'" for flag in OWNED_FLAGS)
+                    + "])",
+                    "extraArgs must not set a flag that the operator sets from other fields, "
+                    "such as --ctx-size, --parallel, --threads, --tensor-split, --rpc or --port",
+                ),
+            ),
+        ),
+    ] = []
+    """Further llama-server arguments, one word each: `["--temp", "0.2"]`. A flag that this API has
+    a field for is refused."""
+
+
+class ServiceType(StrEnum):
+    """How the API's Service is published."""
+
+    CLUSTER_IP = "ClusterIP"
+    NODE_PORT = "NodePort"
+    LOAD_BALANCER = "LoadBalancer"
+
+
+class Service(ApiModel):
+    """The Service in front of the groups' leaders. It has the LlamaCluster's name."""
+
+    type: ServiceType = ServiceType.CLUSTER_IP
+    """ClusterIP, NodePort or LoadBalancer."""
+    annotations: Annotations | None = None
+    """Annotations added to the Service."""
+
+
+class Server(ApiModel):
+    """The OpenAI-compatible API that a group serves."""
+
+    port: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=65535,
+            json_schema_extra=rules(
+                Rule(
+                    f"self != {contract.AGENT_PORT} && self != {contract.RPC_PORT}",
+                    f"ports {contract.AGENT_PORT} and {contract.RPC_PORT} are the group's own",
+                )
+            ),
+        ),
+    ] = contract.DEFAULT_SERVER_PORT
+    """Port of the API, in the pods and in the Service."""
+    service: Service = Service()
+    """The Service in front of the API."""
+
+
+class ImagePullPolicy(StrEnum):
+    """When the kubelet pulls the image."""
+
+    ALWAYS = "Always"
+    IF_NOT_PRESENT = "IfNotPresent"
+    NEVER = "Never"
+
+
+class LlamaClusterSpec(ApiModel):
+    """What is wanted: a model, and the pods to pool the memory of."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "has(self.model.storage) == has(oldSelf.model.storage) && "
+                "(!has(self.model.storage) || self.model.storage == oldSelf.model.storage)",
+                "storage cannot be changed: claims are made once. "
+                "Create another LlamaCluster and delete this one",
+                ".model",
+            ),
+        )
+    )
+
+    topology: Topology = Topology.DISTRIBUTED
+    """How the model is laid over pods. Distributed: one copy over the workers of a group, for a
+    model that is larger than any one node. When the model fits one node, one node is faster."""
+    model: ModelSource
+    """The model to serve."""
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Independent groups, each with a whole copy of the model over its own leader and workers."""
+    workers: Workers
+    """The worker pods of each group. They hold the model's layers and its KV cache."""
+    leader: Leader = Leader()
+    """The leader pod of each group. It serves the API and sends the model to the workers; it holds
+    the token embeddings but no layers."""
+    inference: Inference = Inference()
+    """How the engine runs the model."""
+    server: Server = Server()
+    """The API that a group serves."""
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    """Engine image of leader and workers; default: the operator's. It must have the agent in it
+    (see images/engine)."""
+    image_pull_policy: ImagePullPolicy | None = None
+    """When the image is pulled; default: Always for the tag latest, else IfNotPresent."""
+    image_pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=16)] | None = None
+    """Secrets to pull the image with."""
+
+
+class ConditionStatus(StrEnum):
+    """Truth of a condition."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class StatusModel(ApiModel):
+    """Status is written by the operator: what it does not know yet is absent, and a newer
+    operator's fields must not be an error for an older one."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+
+class Condition(StatusModel):
+    """metav1.Condition."""
+
+    type: Annotated[str, Field(max_length=316)]
+    """Ready, Progressing or Degraded."""
+    status: ConditionStatus
+    """True, False or Unknown."""
+    observed_generation: int | None = None
+    """Generation of the spec that the condition speaks of."""
+    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When the status last changed."""
+    reason: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Why, in one CamelCase word."""
+    message: Annotated[str, Field(max_length=32768)]
+    """Why, for people, with what to do."""
+
+
+class GroupPhase(StrEnum):
+    """How far a group is."""
+
+    PENDING = "Pending"
+    FETCHING = "Fetching"
+    FORMING = "Forming"
+    LOADING = "Loading"
+    READY = "Ready"
+    FAILED = "Failed"
+    STOPPING = "Stopping"
+
+
+class GroupStatus(StatusModel):
+    """One group: a leader and its workers."""
+
+    index: int
+    """Index of the group; its leader pod is `<name>-group-<index>`."""
+    phase: GroupPhase
+    """Pending (pods are not running), Fetching, Forming, Loading, Ready, Failed or Stopping."""
+    reason: str
+    """Why, in one CamelCase word."""
+    message: str = ""
+    """Why, for people, with what to do."""
+    since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When phase or reason last changed."""
+    workers_attached: int = 0
+    """Workers that hold their part of the model for this group's leader."""
+
+
+class EngineStatus(StatusModel):
+    """The engine that runs."""
+
+    image: str
+    """Image of leader and workers."""
+    version: str | None = None
+    """Version of llama.cpp, as the engine says it."""
+
+
+class LlamaClusterStatus(StatusModel):
+    """What is: written by the operator alone."""
+
+    observed_generation: int | None = None
+    """Generation of the spec that this status speaks of."""
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+            },
+        ),
+    ] = []
+    """Ready (every group answers requests), Progressing (the operator or a group is working
+    towards the spec), Degraded (something needs attention)."""
+    replicas: int = 0
+    """Groups that exist."""
+    ready_replicas: int = 0
+    """Groups that answer requests."""
+    selector: str | None = None
+    """Selector of the leader pods, for the scale subresource."""
+    endpoint: str | None = None
+    """URL of the API inside the cluster."""
+    model_file: str | None = None
+    """File name of the model."""
+    groups: Annotated[
+        list[GroupStatus],
+        Field(
+            max_length=1024,
+            json_schema_extra={
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["index"],
+            },
+        ),
+    ] = []
+    """State of each group."""
+    engine: EngineStatus | None = None
+    """The engine that runs."""
+
+
+class ObjectMeta(ApiModel):
+    """The parts of metadata that the operator reads."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+    name: str
+    namespace: str
+    uid: str = ""
+    generation: int = 0
+    deletion_timestamp: str | None = None
+
+
+class LlamaCluster(ApiModel):
+    """One model served by llama.cpp over the memory of several CPU nodes."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
+                f"metadata.name must have at most {MAX_NAME_LENGTH} characters",
+            ),
+            Rule(
+                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                "metadata.name must start with a letter and have only lower-case letters, digits "
+                "and dashes: Services are named after it",
+            ),
+        )
+    )
+
+    api_version: Literal["llamacluster.dev/v1alpha1"] = "llamacluster.dev/v1alpha1"
+    kind: Literal["LlamaCluster"] = "LlamaCluster"
+    metadata: ObjectMeta
+    spec: LlamaClusterSpec
+    """What is wanted."""
+    status: LlamaClusterStatus = LlamaClusterStatus()
+    """What is: written by the operator."""
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"

@@ -1,0 +1,91 @@
+"""`llamacluster-operator run`: the operator's process, in the cluster or on a laptop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from kubernetes.aio.config import ConfigException
+
+from llamacluster import __version__
+from llamacluster.cli.logs import configure_logs
+from llamacluster.controller.kubeapi import load_configuration
+from llamacluster.controller.operator import Options, run
+
+ENGINE_IMAGE_ENV = "LLAMACLUSTER_ENGINE_IMAGE"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    as_json = arguments.log_format == "json" or (
+        arguments.log_format == "auto" and not sys.stderr.isatty()
+    )
+    configure_logs(arguments.log_level, as_json=as_json)
+    if not arguments.engine_image:
+        print(
+            "llamacluster-operator: no engine image: "
+            f"give --engine-image or set {ENGINE_IMAGE_ENV}",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        asyncio.run(_run(arguments))
+    except ConfigException as error:
+        print(f"llamacluster-operator: no cluster to talk to: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _run(arguments: argparse.Namespace) -> None:
+    configuration = await load_configuration(arguments.kubeconfig, arguments.context)
+    options = Options(
+        engine_image=arguments.engine_image,
+        namespaces=tuple(arguments.namespace),
+        concurrency=arguments.concurrency,
+        liveness_endpoint=arguments.liveness,
+        in_cluster="KUBERNETES_SERVICE_HOST" in os.environ and not arguments.kubeconfig,
+    )
+    await run(configuration, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("llamacluster-operator", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("run", allow_abbrev=False, help="watch and reconcile")
+    command.add_argument(
+        "--kubeconfig", help="default: the pod's service account, or ~/.kube/config"
+    )
+    command.add_argument("--context", help="context of the kubeconfig")
+    command.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        help="namespace to watch; may be repeated; default: all",
+    )
+    command.add_argument(
+        "--engine-image",
+        default=os.environ.get(ENGINE_IMAGE_ENV),
+        help=f"image of LlamaClusters that name none; default: ${ENGINE_IMAGE_ENV}",
+    )
+    command.add_argument(
+        "--concurrency", type=int, default=8, help="LlamaClusters worked on at the same time"
+    )
+    command.add_argument(
+        "--liveness", metavar="URL", help="serve liveness there, e.g. http://0.0.0.0:8081/livez"
+    )
+    command.add_argument(
+        "--log-level", default="info", choices=["debug", "info", "warning", "error"]
+    )
+    command.add_argument("--log-format", default="auto", choices=["auto", "json", "text"])
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

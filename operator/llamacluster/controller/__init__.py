@@ -1,0 +1,1 @@
+"""Watches LlamaClusters and drives each towards its spec."""

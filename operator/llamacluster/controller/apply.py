@@ -1,0 +1,85 @@
+"""Whether an object has to be applied, and why, without asking the API server.
+
+An apply that changes nothing is still a write request. So every object of ours carries the digest
+of what was last applied: a different digest means that we want something else now. Where it is the
+same, every field that we want is compared with what is there: a difference is somebody's edit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from llamacluster.api import KIND
+from llamacluster.api.types import LlamaCluster
+from llamacluster.resources.metadata import DESIRED_HASH_ANNOTATION, Manifest
+
+
+class NotOurs(Exception):
+    """The object exists and belongs to something else."""
+
+
+class PredecessorRemains(Exception):
+    """The object belongs to a deleted LlamaCluster of the same name and will go soon."""
+
+
+def with_digest(desired: Manifest) -> Manifest:
+    """`desired` with the digest of itself as an annotation."""
+    text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    metadata = desired["metadata"]
+    annotations = {**metadata.get("annotations", {}), DESIRED_HASH_ANNOTATION: digest}
+    return {**desired, "metadata": {**metadata, "annotations": annotations}}
+
+
+def difference(desired: Manifest, live: Manifest | None) -> str | None:
+    """Why `desired` (with its digest) must be applied, in words; None if it need not be."""
+    if live is None:
+        return "it does not exist"
+    return _first_difference(desired, live, "")
+
+
+def check_ownership(cluster: LlamaCluster, live: Manifest) -> None:
+    """Raises NotOurs or PredecessorRemains unless `live` is controlled by this LlamaCluster."""
+    name = f"{live['kind']} {live['metadata']['name']}"
+    owner = next(
+        (o for o in live["metadata"].get("ownerReferences", []) if o.get("controller")), None
+    )
+    if owner is None:
+        raise NotOurs(
+            f"{name} exists already and was not made for this LlamaCluster: "
+            "delete it, or give the LlamaCluster another name"
+        )
+    if owner["uid"] == cluster.metadata.uid:
+        return
+    if owner["kind"] == KIND and owner["name"] == cluster.metadata.name:
+        raise PredecessorRemains(f"{name} of the deleted LlamaCluster is still being removed")
+    raise NotOurs(
+        f"{name} exists already and belongs to {owner['kind']} {owner['name']}: "
+        "give the LlamaCluster another name"
+    )
+
+
+def _first_difference(desired: Any, live: Any, path: str) -> str | None:
+    """The first place where `live` lacks something of `desired`; anything more is not ours."""
+    if isinstance(desired, dict) and isinstance(live, dict):
+        for key, value in desired.items():
+            here = f"{path}.{key}"
+            if key not in live:
+                if value in ({}, []):
+                    continue  # the API server drops empty parts of built-in types
+                return f"{here} is missing"
+            if found := _first_difference(value, live[key], here):
+                return found
+        return None
+    if isinstance(desired, list) and isinstance(live, list):
+        if len(desired) != len(live):
+            return f"{path} has {len(live)} entries instead of {len(desired)}"
+        for index, (one, other) in enumerate(zip(desired, live, strict=True)):
+            if found := _first_difference(one, other, f"{path}[{index}]"):
+                return found
+        return None
+    if desired != live:
+        return f"{path} is {live!r} instead of {desired!r}"
+    return None

@@ -1,0 +1,120 @@
+"""Ready, Progressing and Degraded, from the state of the groups: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import Condition, ConditionStatus, GroupPhase, GroupStatus
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How far the groups have the newest spec."""
+
+    wanted: int
+    """Groups in the spec."""
+    updated: int
+    """Groups that have the newest spec."""
+    observed: bool
+    """Whether LeaderWorkerSet has seen the newest spec at all."""
+
+    @property
+    def complete(self) -> bool:
+        """True when no group has an older spec."""
+        return self.observed and self.updated >= self.wanted
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A condition without its history."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str
+
+
+def verdicts(groups: list[GroupStatus], rollout: Rollout) -> list[Verdict]:
+    """The three conditions of a LlamaCluster whose objects are all applied."""
+    return [ready(groups, rollout), progressing(groups, rollout), degraded(groups)]
+
+
+def refused(reason: str, message: str) -> list[Verdict]:
+    """The three conditions of a LlamaCluster that the operator can do nothing for."""
+    return [
+        Verdict("Ready", False, reason, message),
+        Verdict("Progressing", False, reason, message),
+        Verdict("Degraded", True, reason, message),
+    ]
+
+
+def ready(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
+    """Every wanted group answers requests, with the newest spec."""
+    if rollout.wanted == 0:
+        return Verdict("Ready", False, ClusterReason.ScaledToZero, "replicas is 0")
+    serving = [group for group in groups if group.phase is GroupPhase.READY]
+    if len(serving) < rollout.wanted:
+        waiting = next((g for g in groups if g.phase is not GroupPhase.READY), None)
+        if waiting is None:
+            message = f"{rollout.wanted - len(serving)} groups do not exist yet"
+            return Verdict("Ready", False, ClusterReason.PodsPending, message)
+        return Verdict("Ready", False, waiting.reason, _named(waiting, rollout.wanted))
+    if not rollout.complete:
+        message = f"{rollout.updated} of {rollout.wanted} groups have the newest spec"
+        return Verdict("Ready", False, ClusterReason.RollingOut, message)
+    count = f"{rollout.wanted} group{'s' if rollout.wanted != 1 else ''}"
+    return Verdict("Ready", True, ClusterReason.Ready, f"{count} answering requests")
+
+
+def progressing(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
+    """Something is on its way by itself. A failed group is retried, but does not get anywhere."""
+    if not rollout.complete:
+        message = f"{rollout.updated} of {rollout.wanted} groups have the newest spec"
+        return Verdict("Progressing", True, ClusterReason.RollingOut, message)
+    moving = next((g for g in groups if g.phase not in (GroupPhase.READY, GroupPhase.FAILED)), None)
+    if moving:
+        return Verdict("Progressing", True, moving.reason, _named(moving, rollout.wanted))
+    if len(groups) < rollout.wanted:
+        return Verdict("Progressing", True, ClusterReason.PodsPending, "groups are being made")
+    return Verdict("Progressing", False, ClusterReason.AsExpected, "no change is under way")
+
+
+def degraded(groups: list[GroupStatus]) -> Verdict:
+    """A group needs attention."""
+    failed = next((group for group in groups if group.phase is GroupPhase.FAILED), None)
+    if failed:
+        return Verdict("Degraded", True, failed.reason, _named(failed, len(groups)))
+    stuck = next((g for g in groups if g.reason == ClusterReason.Unschedulable), None)
+    if stuck:
+        return Verdict("Degraded", True, stuck.reason, _named(stuck, len(groups)))
+    return Verdict("Degraded", False, ClusterReason.AsExpected, "nothing needs attention")
+
+
+def with_history(
+    found: list[Verdict], previous: list[Condition], generation: int, now: str
+) -> list[Condition]:
+    """metav1.Conditions: the transition time moves only when the status changes."""
+    before = {condition.type: condition for condition in previous}
+    result = []
+    for verdict in found:
+        status = ConditionStatus.TRUE if verdict.status else ConditionStatus.FALSE
+        old = before.get(verdict.type)
+        result.append(
+            Condition(
+                type=verdict.type,
+                status=status,
+                observed_generation=generation,
+                last_transition_time=(
+                    old.last_transition_time if old and old.status is status else now
+                ),
+                reason=verdict.reason,
+                message=verdict.message,
+            )
+        )
+    return result
+
+
+def _named(group: GroupStatus, groups: int) -> str:
+    """The group's message, with its index where there is more than one."""
+    return f"group {group.index}: {group.message}" if groups > 1 else group.message

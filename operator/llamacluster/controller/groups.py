@@ -1,0 +1,208 @@
+"""How far each group is, and what keeps it: an ordered list of checks, the first that speaks wins.
+
+What Kubernetes says of a pod comes before what the agent says of the group, because the agent can
+only see that a worker is missing, and Kubernetes knows why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import GroupPhase, GroupStatus
+from llamacluster.controller.observation import Group
+from llamacluster.planning.reasons import Reason
+from llamacluster.resources.metadata import Manifest
+
+_IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+_CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found."""
+
+    phase: GroupPhase
+    reason: str
+    message: str
+
+
+Check = Callable[[Group], Finding | None]
+
+
+def group_status(group: Group, previous: GroupStatus | None, now: str) -> GroupStatus:
+    """Status of a group. `since` moves only with the reason."""
+    finding = next(found for check in CHECKS if (found := check(group)))
+    same = previous and (previous.phase, previous.reason) == (finding.phase, finding.reason)
+    return GroupStatus(
+        index=group.index,
+        phase=finding.phase,
+        reason=finding.reason,
+        message=finding.message,
+        since=previous.since if previous and same else now,
+        workers_attached=_workers_attached(group),
+    )
+
+
+def is_ready(pod: Manifest | None) -> bool:
+    """Whether the pod is Ready and will stay."""
+    if pod is None or "deletionTimestamp" in pod["metadata"]:
+        return False
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def leader_is_ready(group: Group) -> Finding | None:
+    """The leader's readiness is the group's: its agent answers only for a whole group."""
+    if not is_ready(group.leader):
+        return None
+    count = f"{group.size} worker{'s' if group.size != 1 else ''}"
+    return Finding(GroupPhase.READY, Reason.Ready, f"{count} attached, answers requests")
+
+
+def leader_is_stopping(group: Group) -> Finding | None:
+    """The leader is being deleted: by a rollout, a scale-down, a drain or a person."""
+    if group.leader is None or "deletionTimestamp" not in group.leader["metadata"]:
+        return None
+    name = group.leader["metadata"]["name"]
+    return Finding(GroupPhase.STOPPING, Reason.Stopping, f"pod {name} is being deleted")
+
+
+def pod_was_evicted(group: Group) -> Finding | None:
+    """The kubelet evicted a pod, most often for memory or disk pressure."""
+    for pod in group.pods:
+        status = pod.get("status", {})
+        if status.get("phase") == "Failed" and status.get("reason"):
+            name, text = pod["metadata"]["name"], status.get("message", "")
+            return Finding(
+                GroupPhase.FAILED,
+                ClusterReason.Evicted,
+                f"pod {name} failed: {status['reason']}: {text}".rstrip(": "),
+            )
+    return None
+
+
+def pod_cannot_be_scheduled(group: Group) -> Finding | None:
+    """The scheduler's own words say which node lacks what."""
+    for pod in group.pods:
+        for condition in pod.get("status", {}).get("conditions", []):
+            if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+                return Finding(
+                    GroupPhase.PENDING,
+                    ClusterReason.Unschedulable,
+                    f"no node for pod {pod['metadata']['name']}: {condition.get('message', '')}",
+                )
+    return None
+
+
+def image_cannot_be_pulled(group: Group) -> Finding | None:
+    """A wrong image name, a missing pull secret, or a registry that cannot be reached."""
+    for pod, container in _containers(group):
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in _IMAGE_REASONS:
+            return Finding(
+                GroupPhase.FAILED,
+                ClusterReason.ImagePullFailed,
+                f"pod {pod['metadata']['name']} cannot pull image {container['image']}: "
+                "check spec.image and spec.imagePullSecrets",
+            )
+    return None
+
+
+def container_cannot_start(group: Group) -> Finding | None:
+    """The container cannot be made, or ends again and again; with its last words."""
+    for pod, container in _containers(group):
+        name = pod["metadata"]["name"]
+        waiting = container.get("state", {}).get("waiting", {})
+        if waiting.get("reason") in _CREATE_REASONS:
+            return Finding(
+                GroupPhase.FAILED,
+                ClusterReason.ContainerFailed,
+                f"pod {name}: {waiting['reason']}: {waiting.get('message', '')}",
+            )
+        last = container.get("lastState", {}).get("terminated") or {}
+        ended = container.get("state", {}).get("terminated") or {}
+        if last.get("reason") == "OOMKilled" and not container.get("ready"):
+            return Finding(
+                GroupPhase.FAILED,
+                ClusterReason.OutOfMemory,
+                f"pod {name} was killed at its memory limit: raise resources.limits.memory, add "
+                "workers, or use a smaller context",
+            )
+        if waiting.get("reason") == "CrashLoopBackOff" or ended:
+            end = ended or last
+            words = (end.get("message") or "").strip().splitlines()
+            return Finding(
+                GroupPhase.FAILED,
+                ClusterReason.ContainerFailed,
+                f"container {container['name']} of pod {name} ended with exit code "
+                f"{end.get('exitCode')}" + (f": {words[-1]}" if words else ""),
+            )
+    return None
+
+
+def agent_says(group: Group) -> Finding | None:
+    """All containers run: the leader's agent knows best."""
+    if group.status is None:
+        return None
+    return Finding(
+        GroupPhase(group.status["phase"]), group.status["reason"], group.status["message"]
+    )
+
+
+def pods_are_missing(group: Group) -> Finding | None:
+    """Pods that do not exist or do not run yet, without a known cause."""
+    if group.leader is None:
+        return Finding(
+            GroupPhase.PENDING, ClusterReason.PodsPending, "the leader pod does not exist yet"
+        )
+    missing = group.size - len(group.workers)
+    starting = [p["metadata"]["name"] for p in group.pods if _phase(p) != "Running"]
+    if missing > 0:
+        return Finding(
+            GroupPhase.PENDING,
+            ClusterReason.PodsPending,
+            f"{missing} of {group.size} worker pods do not exist yet",
+        )
+    if starting:
+        return Finding(
+            GroupPhase.PENDING, ClusterReason.PodsPending, f"{', '.join(starting)} not running yet"
+        )
+    return None
+
+
+def agent_does_not_answer(group: Group) -> Finding | None:  # noqa: ARG001
+    """All pods run, nothing is known: the last check always speaks."""
+    return Finding(
+        GroupPhase.PENDING,
+        ClusterReason.AgentUnreachable,
+        "the agent of the leader pod does not answer the operator",
+    )
+
+
+CHECKS: tuple[Check, ...] = (
+    leader_is_stopping,
+    leader_is_ready,
+    pod_was_evicted,
+    pod_cannot_be_scheduled,
+    image_cannot_be_pulled,
+    container_cannot_start,
+    agent_says,
+    pods_are_missing,
+    agent_does_not_answer,
+)
+
+
+def _containers(group: Group) -> Iterator[tuple[Manifest, Manifest]]:
+    for pod in group.pods:
+        for container in pod.get("status", {}).get("containerStatuses", []):
+            yield pod, container
+
+
+def _phase(pod: Manifest) -> str:
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
+def _workers_attached(group: Group) -> int:
+    return sum(worker["attached"] for worker in group.status["workers"]) if group.status else 0

@@ -1,0 +1,150 @@
+"""The API server, as much of it as the operator needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.dynamic import DynamicClient, Resource
+from kubernetes.aio.dynamic.exceptions import DynamicApiError
+
+from llamacluster.api import GROUP, KIND, PLURAL, VERSION
+from llamacluster.resources.metadata import FIELD_MANAGER, Manifest
+
+REQUEST_TIMEOUT_SECONDS = 30
+
+
+def _resource(group: str, version: str, kind: str, plural: str) -> Resource:
+    # Named here, not discovered: no requests at start, and a fixed list for RBAC.
+    return Resource(
+        prefix="apis" if group else "api",
+        group=group,
+        api_version=version,
+        kind=kind,
+        name=plural,
+        namespaced=True,
+    )
+
+
+LLAMACLUSTERS = _resource(GROUP, VERSION, KIND, PLURAL)
+LEADERWORKERSETS = _resource(
+    "leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet", "leaderworkersets"
+)
+SERVICES = _resource("", "v1", "Service", "services")
+PODS = _resource("", "v1", "Pod", "pods")
+EVENTS = _resource("", "v1", "Event", "events")
+
+
+class ApiError(Exception):
+    """The API server refused a request: HTTP status and the server's own sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(f"{status}: {message}")
+        self.status = status
+        self.message = message
+
+
+class KubeApi:
+    """Reads and writes objects as plain dicts. Counts its writes."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = DynamicClient(client)
+        self.writes = 0
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        """The object, or None if there is none."""
+        try:
+            return await self._request("get", resource.path(name=name, namespace=namespace))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(self, resource: Resource, namespace: str, selector: str) -> list[Manifest]:
+        """The objects with these labels."""
+        path = resource.path(namespace=namespace)
+        answer = await self._request("get", path, label_selector=selector)
+        return cast("list[Manifest]", answer["items"])
+
+    async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Server-side apply: what `manifest` says becomes true, what others own stays."""
+        return await self._apply(resource.path(**_address(manifest)), manifest)
+
+    async def apply_status(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Server-side apply of the status alone."""
+        return await self._apply(f"{resource.path(**_address(manifest))}/status", manifest)
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Create the object."""
+        self.writes += 1
+        path = resource.path(namespace=manifest["metadata"]["namespace"])
+        return await self._request("post", path, body=manifest, field_manager=FIELD_MANAGER)
+
+    async def get_raw(self, path: str, seconds: float) -> Manifest:
+        """GET of any path of the API server, such as a pod's proxy."""
+        return await self._request("get", path, _request_timeout=seconds)
+
+    async def _apply(self, path: str, manifest: Manifest) -> Manifest:
+        self.writes += 1
+        return await self._request(
+            "patch",
+            path,
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+            field_manager=FIELD_MANAGER,
+            force_conflicts=True,
+        )
+
+    async def _request(self, method: str, path: str, **options: Any) -> Manifest:
+        options.setdefault("_request_timeout", REQUEST_TIMEOUT_SECONDS)
+        try:
+            response = await self._client.request(method, path, serialize=False, **options)
+            return cast("Manifest", json.loads(await response.read()))
+        except DynamicApiError as error:
+            raise ApiError(error.status, _message(error)) from error
+
+
+def _address(manifest: Manifest) -> dict[str, str]:
+    return {
+        "name": manifest["metadata"]["name"],
+        "namespace": manifest["metadata"]["namespace"],
+    }
+
+
+def _message(error: DynamicApiError) -> str:
+    """The API server's own sentence."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (TypeError, ValueError, KeyError):
+        return str(error.reason or error.body)
+
+
+async def load_configuration(kubeconfig: str | None, context: str | None) -> Configuration:
+    """Credentials: of the given kubeconfig (or context of it), else of the pod that we run in,
+    else of the user's default kubeconfig.
+
+    Raises kubernetes.aio.config.ConfigException when there are none.
+    """
+    configuration = Configuration()
+    if kubeconfig is None and context is None:
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            pass
+        else:
+            return configuration
+    await config.load_kube_config(
+        config_file=kubeconfig, context=context, client_configuration=configuration
+    )
+    return configuration
+
+
+@asynccontextmanager
+async def connect(configuration: Configuration) -> AsyncIterator[KubeApi]:
+    """A KubeApi that is closed at the end."""
+    async with ApiClient(configuration) as client:
+        yield KubeApi(client)

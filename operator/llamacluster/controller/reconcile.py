@@ -1,0 +1,167 @@
+"""The life of a LlamaCluster: read, validate, desire, apply, observe, say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic import ValidationError
+
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, ObjectMeta
+from llamacluster.controller.apply import (
+    NotOurs,
+    PredecessorRemains,
+    check_ownership,
+    difference,
+    with_digest,
+)
+from llamacluster.controller.conditions import refused
+from llamacluster.controller.events import transition_event
+from llamacluster.controller.kubeapi import (
+    EVENTS,
+    LEADERWORKERSETS,
+    LLAMACLUSTERS,
+    SERVICES,
+    ApiError,
+    KubeApi,
+)
+from llamacluster.controller.observation import observe
+from llamacluster.controller.status import (
+    new_status,
+    ready_condition,
+    refused_status,
+    status_manifest,
+    unsettled,
+)
+from llamacluster.resources.leaderworkerset import leader_worker_set
+from llamacluster.resources.service import service
+
+if TYPE_CHECKING:
+    from kubernetes.aio.dynamic import Resource
+
+    from llamacluster.controller.agents import Agents
+    from llamacluster.resources.metadata import Manifest
+
+log = structlog.get_logger()
+
+SOON_SECONDS = 2.0
+"""Until the next look at a group that is on its way: its agent's progress makes no watch event."""
+LATER_SECONDS = 15.0
+"""The same for one that has been on its way for long, or that waits for a person."""
+
+
+class Refused(Exception):
+    """What is wanted cannot be applied until a person changes something."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """Drives one LlamaCluster towards its spec at each call."""
+
+    api: KubeApi
+    agents: Agents
+    engine_image: str
+    """Image of a LlamaCluster that names none."""
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    async def __call__(self, key: str) -> float | None:
+        """Reconcile `namespace/name`; returns the seconds until it wants to look again."""
+        with structlog.contextvars.bound_contextvars(key=key):
+            return await self._reconcile(*key.split("/", 1))
+
+    async def _reconcile(self, namespace: str, name: str) -> float | None:
+        stored = await self.api.get(LLAMACLUSTERS, namespace, name)
+        if stored is None or "deletionTimestamp" in stored["metadata"]:
+            return None  # its objects go by their owner references, with or without us
+        now = self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            cluster = LlamaCluster.model_validate(stored)
+        except ValidationError as error:
+            metadata = ObjectMeta.model_validate(stored["metadata"])
+            before = LlamaClusterStatus.model_validate(stored.get("status", {}))
+            found = refused(ClusterReason.InvalidSpec, _first_error(error))
+            await self._say(metadata, before, refused_status(metadata, before, found, now), now)
+            return None
+
+        image = cluster.spec.image or self.engine_image
+        try:
+            await self._apply(cluster, SERVICES, service(cluster))
+            await self._apply(cluster, LEADERWORKERSETS, leader_worker_set(cluster, image))
+        except PredecessorRemains as waiting:
+            log.info("waiting", message=str(waiting))
+            return SOON_SECONDS
+        except Refused as refusal:
+            found = refused(refusal.reason, refusal.message)
+            status = refused_status(cluster.metadata, cluster.status, found, now)
+            await self._say(cluster.metadata, cluster.status, status, now)
+            return LATER_SECONDS
+
+        observation = await observe(cluster, self.api, self.agents)
+        status = new_status(cluster, observation, image, now)
+        await self._say(cluster.metadata, cluster.status, status, now)
+        return self._next_look(status) if unsettled(status.groups) else None
+
+    async def _apply(self, cluster: LlamaCluster, resource: Resource, manifest: Manifest) -> None:
+        """Make `manifest` true if it is not. Raises Refused and PredecessorRemains."""
+        desired = with_digest(manifest)
+        name, kind = manifest["metadata"]["name"], manifest["kind"]
+        try:
+            live = await self.api.get(resource, cluster.metadata.namespace, name)
+            if live is not None:
+                check_ownership(cluster, live)
+            if why := difference(desired, live):
+                log.info("applying", object=f"{kind}/{name}", because=why)
+                await self.api.apply(resource, desired)
+        except NotOurs as conflict:
+            raise Refused(ClusterReason.NameConflict, str(conflict)) from conflict
+        except ApiError as error:
+            if error.status == 404 and resource is LEADERWORKERSETS:
+                raise Refused(
+                    ClusterReason.LeaderWorkerSetMissing,
+                    "this cluster has no LeaderWorkerSet: install LeaderWorkerSet v0.9 or newer, "
+                    "see docs/install.md",
+                ) from error
+            if error.status in (400, 403, 422):
+                raise Refused(
+                    ClusterReason.Rejected, f"the API server refused {kind} {name}: {error.message}"
+                ) from error
+            raise
+
+    async def _say(
+        self, metadata: ObjectMeta, before: LlamaClusterStatus, after: LlamaClusterStatus, now: str
+    ) -> None:
+        """Write the status if it changed, and after that the event of the transition."""
+        if after == before:
+            return
+        manifest = status_manifest(metadata, after)
+        await self.api.apply_status(LLAMACLUSTERS, manifest)
+        if event := transition_event(metadata, before, after, now):
+            ready = ready_condition(after)
+            log.info(
+                "ready" if ready and ready.status == "True" else "not ready",
+                reason=event["reason"],
+                message=event["message"],
+            )
+            await self.api.create(EVENTS, event)
+
+    def _next_look(self, status: LlamaClusterStatus) -> float:
+        """Often at first, seldom after a while."""
+        newest = max(datetime.fromisoformat(group.since) for group in status.groups)
+        age = (self.clock() - newest).total_seconds()
+        return min(LATER_SECONDS, max(SOON_SECONDS, age / 10))
+
+
+def _first_error(error: ValidationError) -> str:
+    """The first thing that is wrong, with its place in the manifest."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}"

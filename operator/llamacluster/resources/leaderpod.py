@@ -1,0 +1,67 @@
+"""The leader pod: llama-server under the agent, with the model's file."""
+
+from __future__ import annotations
+
+from llamacluster.agent import contract
+from llamacluster.api.types import LlamaCluster
+from llamacluster.resources.metadata import Manifest
+from llamacluster.resources.pod import agent_container, pod_template
+
+MODEL_VOLUME = "model"
+CLAIM_VOLUME = "model-claim"
+
+
+def leader_pod(cluster: LlamaCluster, image: str) -> Manifest:
+    """Template of the leader of a group."""
+    settings = cluster.spec.leader
+    volumes, mounts = _model_volume(cluster)
+    container = agent_container(
+        cluster,
+        settings,
+        image,
+        name=contract.LEADER_CONTAINER,
+        args=contract.leader_args(_options(cluster)),
+        ports=[{"name": "http", "containerPort": cluster.spec.server.port}],
+        mounts=mounts,
+    )
+    return pod_template(cluster, settings, container, volumes)
+
+
+def _options(cluster: LlamaCluster) -> contract.LeaderOptions:
+    spec, inference = cluster.spec, cluster.spec.inference
+    return contract.LeaderOptions(
+        model_uri=spec.model.uri,
+        model_sha256=spec.model.sha256,
+        model_name=cluster.metadata.name,
+        workers=spec.workers.count,
+        server_port=spec.server.port,
+        context_size=inference.context_size,
+        parallel=inference.parallel,
+        batch_size=inference.batch_size,
+        ubatch_size=inference.ubatch_size,
+        cache_type_k=inference.cache_type_k.value,
+        cache_type_v=inference.cache_type_v.value,
+        threads=spec.leader.threads,
+        embeddings=inference.embeddings,
+        chat_template=inference.chat_template,
+        extra_args=tuple(inference.extra_args),
+    )
+
+
+def _model_volume(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]]:
+    """Volumes and mounts for the model's file, by the kind of its URI."""
+    model = cluster.spec.model
+    if model.uri.startswith("pvc://"):
+        claim = model.uri.removeprefix("pvc://").split("/", 1)[0]
+        volume = {
+            "name": CLAIM_VOLUME,
+            "persistentVolumeClaim": {"claimName": claim, "readOnly": True},
+        }
+        mount = {"name": CLAIM_VOLUME, "mountPath": contract.CLAIM_DIR, "readOnly": True}
+        return [volume], [mount]
+    if model.uri.startswith("file://"):
+        return [], []
+    mount = {"name": MODEL_VOLUME, "mountPath": contract.MODEL_DIR}
+    if model.storage:
+        return [], [mount]  # the StatefulSet brings the claim's volume by its template's name
+    return [{"name": MODEL_VOLUME, "emptyDir": {}}], [mount]

@@ -1,0 +1,74 @@
+"""Names, labels and ownership of all objects of a LlamaCluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llamacluster.agent import contract
+from llamacluster.api import API_VERSION, GROUP, KIND
+from llamacluster.api.types import LlamaCluster
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as a plain dict, like its YAML."""
+
+FIELD_MANAGER = "llamacluster-operator"
+CLUSTER_LABEL = f"{GROUP}/cluster"
+"""On every object of a LlamaCluster, with the LlamaCluster's name."""
+COMPONENT_LABEL = "app.kubernetes.io/component"
+DESIRED_HASH_ANNOTATION = f"{GROUP}/desired-hash"
+"""On every object of ours: the digest of what was last applied (see `controller.apply`)."""
+
+LWS_GROUP_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
+LWS_WORKER_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
+LWS_REVISION_LABEL = "leaderworkerset.sigs.k8s.io/template-revision-hash"
+
+
+def group_set_name(cluster: LlamaCluster) -> str:
+    """Name of the LeaderWorkerSet, its headless Service, and the prefix of all pods.
+
+    LeaderWorkerSet makes a headless Service of its own name, so ours needs another one.
+    """
+    return f"{cluster.metadata.name}-group"
+
+
+def service_name(cluster: LlamaCluster) -> str:
+    """Name of the Service of the API."""
+    return cluster.metadata.name
+
+
+def labels(cluster: LlamaCluster) -> dict[str, str]:
+    """Labels of every object of a LlamaCluster. None of them changes during its life."""
+    return {
+        CLUSTER_LABEL: cluster.metadata.name,
+        "app.kubernetes.io/name": "llamacluster",
+        "app.kubernetes.io/instance": cluster.metadata.name,
+        "app.kubernetes.io/managed-by": FIELD_MANAGER,
+    }
+
+
+def leader_selector(cluster: LlamaCluster) -> dict[str, str]:
+    """Labels that select the leader pods of all groups, and no other pod."""
+    return {
+        CLUSTER_LABEL: cluster.metadata.name,
+        COMPONENT_LABEL: contract.LEADER_CONTAINER,
+        LWS_WORKER_INDEX_LABEL: "0",
+    }
+
+
+def object_metadata(cluster: LlamaCluster, name: str) -> Manifest:
+    """Metadata of an object owned by the LlamaCluster: it goes when its owner goes."""
+    return {
+        "name": name,
+        "namespace": cluster.metadata.namespace,
+        "labels": labels(cluster),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": cluster.metadata.name,
+                "uid": cluster.metadata.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }

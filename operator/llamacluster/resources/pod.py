@@ -1,0 +1,135 @@
+"""What leader and worker pods have in common: security, probes, scheduling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from llamacluster.agent import contract
+from llamacluster.api.scheduling import PodSettings
+from llamacluster.api.types import LlamaCluster
+from llamacluster.resources.metadata import (
+    CLUSTER_LABEL,
+    COMPONENT_LABEL,
+    Manifest,
+    labels,
+)
+
+TERMINATION_GRACE_SECONDS = 30
+
+
+def as_manifest(value: BaseModel) -> dict[str, Any]:
+    """An API type as the user would write it: camelCase, without absent fields."""
+    return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def pod_template(
+    cluster: LlamaCluster,
+    settings: PodSettings,
+    container: Manifest,
+    volumes: list[Manifest],
+) -> Manifest:
+    """Pod template around the agent's container; passes the `restricted` Pod Security Standard."""
+    role = container["name"]
+    metadata: Manifest = {
+        "labels": {
+            **(settings.metadata.labels or {}),
+            **labels(cluster),
+            COMPONENT_LABEL: role,
+        }
+    }
+    if settings.metadata.annotations:
+        metadata["annotations"] = dict(settings.metadata.annotations)
+    spec: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": contract.AGENT_UID,
+            "runAsGroup": contract.AGENT_UID,
+            "fsGroup": contract.AGENT_UID,
+            # A claim of hundreds of gigabytes is not re-owned file by file at every start.
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
+        **_scheduling(cluster, settings),
+    }
+    if cluster.spec.image_pull_secrets:
+        spec["imagePullSecrets"] = [as_manifest(s) for s in cluster.spec.image_pull_secrets]
+    return {"metadata": metadata, "spec": spec}
+
+
+def agent_container(
+    cluster: LlamaCluster,
+    settings: PodSettings,
+    image: str,
+    *,
+    name: str,
+    args: list[str],
+    ports: list[Manifest],
+    mounts: list[Manifest],
+) -> Manifest:
+    """A container of the engine image in which the agent runs as `name`."""
+    container: Manifest = {
+        "name": name,
+        "image": image,
+        # Kubernetes expands $(NAME) in arguments; a user's text is meant as it stands.
+        "args": [arg.replace("$(", "$$(") for arg in args],
+        "ports": [*ports, {"name": "agent", "containerPort": contract.AGENT_PORT}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # The agent answers for its engine. Nothing ever connects to the RPC port to see whether it
+        # is open: the RPC server would take the probe for its leader and turn the leader away.
+        "readinessProbe": {
+            "httpGet": {"path": contract.READYZ, "port": "agent"},
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 1,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": contract.LIVEZ, "port": "agent"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": contract.SCRATCH_DIR}, *mounts],
+    }
+    if cluster.spec.image_pull_policy:
+        container["imagePullPolicy"] = cluster.spec.image_pull_policy.value
+    if resources := as_manifest(settings.resources):
+        container["resources"] = resources
+    return container
+
+
+def _scheduling(cluster: LlamaCluster, settings: PodSettings) -> Manifest:
+    result: Manifest = {}
+    if settings.node_selector:
+        result["nodeSelector"] = dict(settings.node_selector)
+    if settings.tolerations:
+        result["tolerations"] = [as_manifest(t) for t in settings.tolerations]
+    if settings.affinity:
+        result["affinity"] = as_manifest(settings.affinity)
+    if settings.priority_class_name:
+        result["priorityClassName"] = settings.priority_class_name
+    if settings.topology_spread_constraints is not None:
+        constraints = [as_manifest(c) for c in settings.topology_spread_constraints]
+    else:
+        # The point of a group is the memory of several nodes.
+        constraints = [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {CLUSTER_LABEL: cluster.metadata.name}},
+            }
+        ]
+    if constraints:
+        result["topologySpreadConstraints"] = constraints
+    return result

@@ -1,0 +1,23 @@
+"""The worker pod: llama.cpp's RPC server under the agent."""
+
+from __future__ import annotations
+
+from llamacluster.agent import contract
+from llamacluster.api.types import LlamaCluster
+from llamacluster.resources.metadata import Manifest
+from llamacluster.resources.pod import agent_container, pod_template
+
+
+def worker_pod(cluster: LlamaCluster, image: str) -> Manifest:
+    """Template of all workers of a group; they are alike but for their index."""
+    settings = cluster.spec.workers
+    container = agent_container(
+        cluster,
+        settings,
+        image,
+        name=contract.WORKER_CONTAINER,
+        args=contract.worker_args(contract.WorkerOptions(threads=settings.threads)),
+        ports=[{"name": "rpc", "containerPort": contract.RPC_PORT}],
+        mounts=[],
+    )
+    return pod_template(cluster, settings, container, volumes=[])
