@@ -5,8 +5,8 @@ into fractions, in 32-bit floats, and gives layer `il` of `act` offloaded layers
 whose fraction is greater than `il / act` (`std::upper_bound` in `llama_model::load_tensors`). The
 output layer counts as the last layer.
 
-A boundary exactly at a layer would hang on how that float is rounded, so the weights here put each
-boundary half a layer before the next device's first layer.
+A boundary right at a layer holds only while two divisions round alike, so the weights here put each
+boundary half a layer before the next device's first layer: no rounding moves it that far.
 """
 
 from __future__ import annotations
