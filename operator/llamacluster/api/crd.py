@@ -1,4 +1,5 @@
-"""The CustomResourceDefinition, made from the types: `python -m llamacluster.api.crd > FILE`.
+"""The CustomResourceDefinition, made from the types: `python -m llamacluster.api.crd ROOT` writes
+it to crds/ and into the chart, both below the repository's root.
 
 pydantic writes JSON Schema; a CRD takes the structural subset of OpenAPI v3 of it, without
 references, titles or null types.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -109,7 +111,9 @@ def _root_schema() -> Schema:
             "kind": {"type": "string", "description": "LlamaCluster."},
             "metadata": {"type": "object"},
             "spec": structural(LlamaClusterSpec.model_json_schema(by_alias=True)),
-            "status": structural(LlamaClusterStatus.model_json_schema(by_alias=True)),
+            "status": _without_defaults(
+                structural(LlamaClusterStatus.model_json_schema(by_alias=True))
+            ),
         },
     }
 
@@ -161,6 +165,16 @@ def structural(schema: Schema) -> Schema:
     return convert(schema)
 
 
+def _without_defaults(node: Schema) -> Schema:
+    """The status is what the operator wrote, and nothing before it wrote."""
+    result = {key: value for key, value in node.items() if key != "default"}
+    if "properties" in result:
+        result["properties"] = {k: _without_defaults(v) for k, v in result["properties"].items()}
+    if "items" in result:
+        result["items"] = _without_defaults(result["items"])
+    return result
+
+
 def _without_null(node: Schema) -> Schema:
     """`X | None` is an optional X: absent, never null."""
     variants = [v for v in node.get("anyOf", []) if v.get("type") != "null"]
@@ -184,14 +198,34 @@ class _PlainDumper(yaml.SafeDumper):
         return True
 
 
-def to_yaml() -> str:
+def to_yaml(crd: dict[str, Any]) -> str:
     """The CRD as YAML text, ending in a newline."""
     note = "# Generated from operator/llamacluster/api by `make generate`. Do not edit.\n"
-    body: str = yaml.dump(
-        custom_resource_definition(), Dumper=_PlainDumper, sort_keys=False, width=100
-    )
+    body: str = yaml.dump(crd, Dumper=_PlainDumper, sort_keys=False, width=100)
     return note + body
 
 
+def to_chart_template(crd: dict[str, Any]) -> str:
+    """The same as a Helm template, so that the CRD is upgraded with the chart and can be kept when
+    the chart goes."""
+    keep = (
+        "  {{- if .Values.crds.keep }}\n"
+        "  annotations:\n"
+        "    helm.sh/resource-policy: keep\n"
+        "  {{- end }}\n"
+    )
+    name = f"  name: {crd['metadata']['name']}\n"
+    body = to_yaml(crd).replace(name, name + keep, 1)
+    return f"{{{{- if .Values.crds.install }}}}\n{body}{{{{- end }}}}\n"
+
+
+def main(root: Path) -> None:
+    """Write both files."""
+    crd = custom_resource_definition()
+    (root / "crds" / f"{GROUP}_{PLURAL}.yaml").write_text(to_yaml(crd))
+    chart = root / "charts" / "llamacluster" / "templates" / "crd.yaml"
+    chart.write_text(to_chart_template(crd))
+
+
 if __name__ == "__main__":
-    sys.stdout.write(to_yaml())
+    main(Path(sys.argv[1]))

@@ -131,6 +131,8 @@ class Inference(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
+                # The API server also tries the rule on the bare default, {}.
+                "!has(self.ubatchSize) || !has(self.batchSize) || "
                 "self.ubatchSize <= self.batchSize",
                 "ubatchSize must not be greater than batchSize",
                 ".ubatchSize",

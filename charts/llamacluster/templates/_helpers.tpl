@@ -1,0 +1,46 @@
+{{- define "llamacluster.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{ .Release.Name | trunc 50 | trimSuffix "-" }}-operator
+{{- else -}}
+{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}-operator
+{{- end -}}
+{{- end -}}
+
+{{- define "llamacluster.selectorLabels" -}}
+app.kubernetes.io/name: llamacluster-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "llamacluster.labels" -}}
+{{ include "llamacluster.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "llamacluster.image" -}}
+{{- $tag := .image.tag | default .appVersion -}}
+{{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
+{{- end -}}
+
+{{/* What the operator may do with the objects in a namespace; docs/security.md says why. */}}
+{{- define "llamacluster.rules" -}}
+- apiGroups: [llamacluster.dev]
+  resources: [llamaclusters]
+  verbs: [get, list, watch]
+- apiGroups: [llamacluster.dev]
+  resources: [llamaclusters/status]
+  verbs: [patch]
+- apiGroups: [leaderworkerset.x-k8s.io]
+  resources: [leaderworkersets]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end -}}
