@@ -179,7 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     leader.add_argument("--model-uri", required=True)
     leader.add_argument("--model-sha256")
     leader.add_argument("--model-name")
-    leader.add_argument("--workers", type=_positive, required=True)
+    leader.add_argument(
+        "--workers", type=int, choices=range(1, MAX_WORKERS + 1), metavar="N", required=True
+    )
     leader.add_argument("--server-port", type=_positive, default=DEFAULT_SERVER_PORT)
     leader.add_argument("--context-size", type=_positive, required=True, help="tokens per slot")
     leader.add_argument("--parallel", type=_positive, required=True, help="request slots")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from threading import Event, Thread
 
 from llamacluster.agent.api import Answer, Route
@@ -323,8 +324,11 @@ class Leader:
         engine.child = self._launcher.start(argv, line, self._wake.set)
         try:
             yield engine
+        except GroupError as error:
+            self._status.fail(error)  # unready at once, before the engine is gone
+            raise
         finally:
-            # Unready first. An engine whose worker is lost may hang for ever: no grace for it.
+            # An engine whose worker is lost may hang for ever: no grace for it.
             self._status.placement, self._status.leader = [], None
             stop(engine.child, STOP_SECONDS if self._stopping.is_set() else 0)
 
@@ -377,7 +381,7 @@ class Leader:
     def _why_it_ended(self, engine: _Engine, code: int, watch: _Watch) -> GroupError:
         error = engine.log.why_it_ended(code)
         if error.reason is Reason.WorkerLost:
-            watch.look()  # it names the worker
+            watch.look(misses=1)  # it names the worker
             return watch.lost or error
         return error
 
@@ -442,21 +446,21 @@ class _Watch:
         self._on_lost = on_lost
         self._missed = dict.fromkeys((worker.name for worker in workers), 0)
 
-    def look(self) -> None:
+    def look(self, misses: int = MISSES) -> None:
         """Asks every worker once."""
-        answers = self._pool.map(self._look_at, self._workers)
+        answers = self._pool.map(self._look_at, self._workers, repeat(misses))
         lost = [answer for answer in answers if answer]
         if lost and not self.lost:
             self.lost = GroupError(Reason.WorkerLost, "; ".join(lost) + "; the group forms anew")
             self._on_lost()
 
-    def _look_at(self, worker: Found) -> str | None:
+    def _look_at(self, worker: Found, misses: int) -> str | None:
         """What is lost with this worker, if it is."""
         try:
             status = self._peers.status(worker.address)
         except PeerError as error:
             self._missed[worker.name] += 1
-            if self._missed[worker.name] < MISSES:
+            if self._missed[worker.name] < misses:
                 return None
             return f"lost {worker.name}: {error}"
         self._missed[worker.name] = 0

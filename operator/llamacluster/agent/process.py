@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from threading import Thread
+from collections.abc import Callable, Sequence
+from threading import Lock, Thread
 from typing import Protocol
 
 MAX_LINE_BYTES = 16 << 10
@@ -33,25 +33,25 @@ class Launcher:
 
     def __init__(self) -> None:
         self._pids: set[int] = set()
+        self._lock = Lock()  # no child is an orphan between its start and its entry in _pids
 
     def start(
         self,
         argv: Sequence[str],
         on_line: Callable[[str], None],
         on_exit: Callable[[], None],
-        environment: Mapping[str, str] | None = None,
     ) -> Child:
         """Starts `argv`. From a thread of its own, `on_line` gets each line that it prints and
         `on_exit` is called when it has ended and all its lines were given."""
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
-            start_new_session=True,  # a Ctrl-C is for the agent, which decides what to do
-        )
-        self._pids.add(process.pid)
+        with self._lock:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is for the agent, which decides what to do
+            )
+            self._pids.add(process.pid)
         child = _Process(process)
         Thread(target=self._follow, args=(process, on_line, on_exit), daemon=True).start()
         return child
@@ -59,13 +59,14 @@ class Launcher:
     def reap_orphans(self) -> None:
         """Collects ended processes that nobody waits for: the duty of a process with id 1."""
         while True:
-            try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if ended is None or ended.si_pid in self._pids:
-                return  # its own thread collects it
-            os.waitpid(ended.si_pid, os.WNOHANG)
+            with self._lock:
+                try:
+                    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                except ChildProcessError:
+                    return
+                if ended is None or ended.si_pid in self._pids:
+                    return  # its own thread collects it
+                os.waitpid(ended.si_pid, os.WNOHANG)
 
     def _follow(
         self,

@@ -85,11 +85,12 @@ class GroupStatus:
     def fail(self, error: GroupError) -> None:
         """The try ended like this."""
         with self._lock:
+            if self._step.phase is Phase.Stopping:
+                return
             failed, now = self._failure, self._made(Phase.Failed, error.reason, error.message)
             since = failed.since if failed and failed.reason == error.reason else now.since
             self._failure = _Step(now.phase, now.reason, now.message, since)
-            if self._step.phase is not Phase.Stopping:
-                self._step = self._failure
+            self._step = self._failure
 
     @property
     def is_ready(self) -> bool:

@@ -1,0 +1,192 @@
+"""A group in containers of the engine image, locked down like its pods: no root, no capability, a
+read-only root file system, limits, names from the DNS."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llamacluster.agent.contract import (
+    AGENT_PORT,
+    AGENT_UID,
+    LEADER_ADDRESS_ENV,
+    STATUS,
+    LeaderOptions,
+    LeaderStatus,
+    WorkerOptions,
+    WorkerStatus,
+    leader_args,
+    worker_args,
+)
+from tests.kind.docker import Engine
+
+T = TypeVar("T")
+GENEROUS = 60.0
+DOMAIN = "x.ns"
+
+
+def eventually(look: Callable[[], T], seconds: float = GENEROUS) -> T:
+    """What `look` returns once it is true; an assertion with its last answer if it never is."""
+    deadline = time.monotonic() + seconds
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s, last answer: {answer!r}"
+        time.sleep(0.05)  # between two looks at a condition
+    return answer
+
+
+@dataclass
+class Container:
+    """One pod."""
+
+    engine: Engine
+    id: str
+
+    def url(self, port: int) -> str:
+        published = self.engine.docker("port", self.id, str(port)).split()[0]
+        return "http://127.0.0.1:" + published.rpartition(":")[2]
+
+    def get(self, path: str, port: int = AGENT_PORT) -> tuple[int, str]:
+        return _ask(urllib.request.Request(self.url(port) + path))
+
+    def post(self, path: str, body: object, port: int = AGENT_PORT) -> tuple[int, str]:
+        return _ask(
+            urllib.request.Request(
+                self.url(port) + path,
+                json.dumps(body).encode(),
+                {"Content-Type": "application/json"},
+            )
+        )
+
+    def run_python(self, code: str) -> str:
+        return self.engine.docker("exec", self.id, "python3", "-c", code)
+
+    def kill_processes(self, name: str) -> None:
+        """SIGKILL for all processes of that name."""
+        self.run_python(
+            "import os, pathlib\n"
+            "for comm in pathlib.Path('/proc').glob('[0-9]*/comm'):\n"
+            f"    if comm.read_text().strip() == {name[:15]!r}:\n"
+            "        os.kill(int(comm.parent.name), 9)\n"
+        )
+
+    def terminate(self) -> tuple[float, int]:
+        """SIGTERM, as the kubelet sends it; seconds until the end, and the exit code."""
+        began = time.monotonic()
+        self.engine.docker("kill", "--signal", "TERM", self.id)
+        code = int(self.engine.docker("wait", self.id))
+        return time.monotonic() - began, code
+
+    def log(self) -> str:
+        return self.engine.docker("logs", self.id)
+
+
+@dataclass
+class Group:
+    """Starts pods by the names that LeaderWorkerSet would give them, and removes them."""
+
+    engine: Engine
+    image: str
+    models: Path
+    name: str = "x-0"
+    network: str = field(default_factory=lambda: f"llamacluster-{uuid.uuid4().hex[:8]}")
+    pods: dict[str, Container] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.engine.docker("network", "create", self.network)
+
+    def remove(self) -> None:
+        for pod in self.pods.values():
+            self.engine.docker("rm", "--force", "--volumes", pod.id)
+        self.engine.docker("network", "rm", self.network)
+
+    def start_worker(self, index: int, *docker_args: str) -> Container:
+        return self._start(
+            f"{self.name}-{index}", worker_args(WorkerOptions()), [AGENT_PORT], docker_args
+        )
+
+    def start_leader(self, options: LeaderOptions) -> Container:
+        return self._start(self.name, leader_args(options), [AGENT_PORT, options.server_port], ())
+
+    def start_plain_server(self, *args: str) -> Container:
+        """llama-server alone, without agents."""
+        return self._start(
+            "plain",
+            [*args, "--host", "0.0.0.0", "--port", "8080"],
+            [8080],
+            ("--entrypoint", "llama-server"),
+        )
+
+    def _start(
+        self, name: str, args: list[str], ports: list[int], docker_args: tuple[str, ...]
+    ) -> Container:
+        identity = self.engine.docker(
+            *("run", "--detach", "--network", self.network),
+            *("--hostname", name, "--network-alias", f"{name}.{DOMAIN}"),
+            *("--env", f"{LEADER_ADDRESS_ENV}={self.name}.{DOMAIN}"),
+            *("--user", f"{AGENT_UID}:{AGENT_UID}", "--cap-drop", "ALL", "--read-only"),
+            *("--security-opt", "no-new-privileges"),
+            *("--tmpfs", "/tmp:mode=1777", "--tmpfs", "/models:mode=1777"),
+            *("--volume", f"{self.models}:/test-models:ro"),
+            *("--cpus", "1", "--memory", "512m"),
+            *(word for port in ports for word in ("--publish", f"127.0.0.1::{port}")),
+            *docker_args,
+            self.image,
+            *args,
+        ).strip()
+        self.pods[name] = Container(self.engine, identity)
+        return self.pods[name]
+
+    @property
+    def leader(self) -> Container:
+        return self.pods[self.name]
+
+    def worker(self, index: int) -> Container:
+        return self.pods[f"{self.name}-{index}"]
+
+    def status(self) -> LeaderStatus:
+        code, body = self.leader.get(STATUS)
+        assert code == 200
+        status: LeaderStatus = json.loads(body)
+        return status
+
+    def worker_status(self, index: int) -> WorkerStatus:
+        code, body = self.worker(index).get(STATUS)
+        assert code == 200
+        status: WorkerStatus = json.loads(body)
+        return status
+
+    def until(self, reason: str, formations: int = 0) -> LeaderStatus:
+        """The status once its reason is this one, and the group has formed that often."""
+
+        def look() -> LeaderStatus | None:
+            try:
+                status = self.status()
+            except (OSError, AssertionError):
+                return None
+            right = status["reason"] == reason and status["formations"] >= formations
+            return status if right else None
+
+        try:
+            return eventually(look)
+        except AssertionError as error:
+            raise AssertionError(f"never {reason}:\n{self.leader.log()[-8000:]}") from error
+
+    def ask(self, path: str, body: object) -> Any:
+        code, answer = self.leader.post(path, body, 8080)
+        assert code == 200, answer
+        return json.loads(answer)
+
+
+def _ask(request: urllib.request.Request) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(request, timeout=GENEROUS) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
