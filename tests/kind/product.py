@@ -1,0 +1,78 @@
+"""The product in a cluster, as the demo and the end-to-end tests install it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from tests.kind.cluster import Cluster
+from tests.kind.command import CommandFailed
+from tests.kind.host import REPOSITORY
+from tests.kind.images import BuiltImages
+from tests.model import build as model
+
+RELEASE = "llamacluster"
+SYSTEM_NAMESPACE = "llamacluster-system"
+OPERATOR = f"deployment/{RELEASE}-operator"
+CHART = REPOSITORY / "charts" / "llamacluster"
+EXAMPLES = REPOSITORY / "examples"
+ENGINE_IMAGE_IN_EXAMPLES = "localhost/llamacluster/engine"
+
+
+def install_operator(cluster: Cluster, images: BuiltImages, *options: str) -> None:
+    """Install or upgrade the operator's chart with these images; the operator runs afterwards."""
+    values = {"operatorImage": _image(images.operator), "engineImage": _image(images.engine)}
+    cluster.helm(
+        *("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM_NAMESPACE}"),
+        *("--create-namespace", "--wait", "--timeout=5m", "--values=-", *options),
+        stdin=json.dumps(values),
+    )
+
+
+def uninstall_operator(cluster: Cluster) -> None:
+    """Remove the operator if it is there; the CRD and all LlamaClusters stay."""
+    cluster.helm(
+        "uninstall", RELEASE, f"--namespace={SYSTEM_NAMESPACE}", "--ignore-not-found", "--wait"
+    )
+
+
+def operator_is_installed(cluster: Cluster, images: BuiltImages) -> bool:
+    """Whether the operator runs with just these images."""
+    try:
+        deployment = json.loads(
+            cluster.kubectl("get", OPERATOR, f"--namespace={SYSTEM_NAMESPACE}", "-o", "json")
+        )
+    except CommandFailed:
+        return False
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    return (
+        container["image"] == images.operator
+        and f"--engine-image={images.engine}" in container["args"]
+        and deployment["status"].get("readyReplicas") == 1
+    )
+
+
+def publish_model(cluster: Cluster, images: BuiltImages, namespace: str) -> None:
+    """Serve the tiny model at http://tiny-model/tiny.gguf inside the namespace."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "tiny.gguf"
+        model.write(file)
+        config_map = cluster.kubectl(
+            *("create", "configmap", "tiny-model", f"--namespace={namespace}"),
+            *(f"--from-file={file}", "--dry-run=client", "-o", "json"),
+        )
+    # A client-side apply would put the whole model into an annotation, which is too small for it.
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=config_map)
+    manifest = (EXAMPLES / "tiny-model.yaml").read_text()
+    manifest = manifest.replace(ENGINE_IMAGE_IN_EXAMPLES, images.engine)
+    cluster.kubectl("apply", f"--namespace={namespace}", "-f", "-", stdin=manifest)
+    cluster.kubectl(
+        *("rollout", "status", "deployment/tiny-model", f"--namespace={namespace}"),
+        "--timeout=120s",
+    )
+
+
+def _image(name: str) -> dict[str, str]:
+    repository, tag = name.rsplit(":", 1)
+    return {"repository": repository, "tag": tag}
