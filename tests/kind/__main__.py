@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         ("up", "make the cluster, or take the one that is there"),
         ("down", "remove the cluster"),
         ("images", "build the product's images and give them to the cluster's nodes"),
-        ("env", "print what a shell needs to use the cluster: eval \"$(… env)\""),
+        ("env", 'print what a shell needs to use the cluster: eval "$(… env)"'),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--name", default=DEFAULT_NAME, help="name of the cluster")

@@ -18,6 +18,11 @@ from tests.kind.steps import step
 
 CONFIG = host.REPOSITORY / "kind-config.yaml"
 LWS_NAMESPACE = "lws-system"
+SYSTEM_NAMESPACES = ("kube-system", "local-path-storage", LWS_NAMESPACE)
+WHERE_AND_WHAT = (
+    "go-template={{range .items}}{{.metadata.namespace}} {{.kind}} {{.metadata.name}}"
+    '{{"\\n"}}{{end}}'
+)
 LWS_CHART_IN_REGISTRY = "oci://registry.k8s.io/lws/charts/lws"
 
 # The oldest releases that do what is asked of them here. kind: the release whose notes list the
@@ -57,14 +62,15 @@ class Cluster:
         """Make the cluster, or take the one that is there; ready for use when this returns."""
         with host.only_run(f"bringing up cluster {self.name}"):
             engine = docker.find_or_start()
-            kind = tool("kind")
+            # All of them now: what cannot be had is better said before anything is made.
+            kind, *_ = [tool(name) for name in LEAST_VERSIONS]
             if not self._is_whole(engine):
                 if self._containers(engine):
                     with step(f"Cluster {self.name}: remove what an earlier run left"):
                         self._delete(engine, kind)
                 self._create(engine, kind)
-            self._wait_for_nodes()
-            self._install_leaderworkerset(engine)
+            self._install_leaderworkerset()
+            self._wait_until_ready()
 
     def down(self) -> None:
         """Remove the cluster; the machine's sysctls are restored after the last one."""
@@ -123,8 +129,10 @@ class Cluster:
             return False
         with step(f"Cluster {self.name}: load {image} into {len(lacking)} nodes") as now:
             now.run(
-                [tool("kind"), "load", "docker-image", image, f"--name={self.name}"]
-                + [f"--nodes={','.join(lacking)}"],
+                [
+                    *(tool("kind"), "load", "docker-image", image),
+                    *(f"--name={self.name}", f"--nodes={','.join(lacking)}"),
+                ],
                 env=engine.env,
             )
         return True
@@ -168,8 +176,10 @@ class Cluster:
             "run this again; if it fails again, read the log and look at free memory and disk",
         ) as now:
             now.run(
-                [kind, "create", "cluster", f"--name={self.name}", f"--image={image}"]
-                + [f"--config={CONFIG}", f"--kubeconfig={self.kubeconfig}", "--retain"],
+                [
+                    *(kind, "create", "cluster", f"--name={self.name}", f"--image={image}"),
+                    *(f"--config={CONFIG}", f"--kubeconfig={self.kubeconfig}", "--retain"),
+                ],
                 env=engine.env,
             )
             # For the person: the same, in the kubeconfig that kubectl reads by itself.
@@ -182,50 +192,48 @@ class Cluster:
         run([kind, "delete", "cluster", f"--name={self.name}"], env=engine.env, timeout=180)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _wait_for_nodes(self) -> None:
+    def _wait_until_ready(self) -> None:
+        """Until nodes, network, DNS, storage and LeaderWorkerSet's webhooks all do their work."""
         with step(
-            f"Cluster {self.name}: nodes, DNS, network and storage ready",
+            f"Cluster {self.name}: ready",
             f"kubectl --kubeconfig={self.kubeconfig} get pods -A; docker logs NODE",
         ) as now:
+            parts = self.kubectl("get", "daemonsets,deployments", "-A", "-o", WHERE_AND_WHAT)
             for what in (
                 ["wait", "--for=condition=Ready", "nodes", "--all"],
-                ["-n", "kube-system", "rollout", "status", "deployment/coredns"],
-                ["-n", "local-path-storage", "rollout", "status"]
-                + ["deployment/local-path-provisioner"],
-                *(["-n", "kube-system", "rollout", "status", name] for name in self._daemonsets()),
+                *(
+                    ["-n", namespace, "rollout", "status", f"{kind}/{name}"]
+                    for namespace, kind, name in (line.split() for line in parts.splitlines())
+                    if namespace in SYSTEM_NAMESPACES
+                ),
             ):
                 now.doing(" ".join(what))
                 self.kubectl(
                     *what, f"--timeout={SECONDS_UNTIL_READY}s", timeout=SECONDS_UNTIL_READY + 30
                 )
+            now.doing("asking LeaderWorkerSet's webhooks")
+            self._wait_for_webhooks()
 
-    def _daemonsets(self) -> list[str]:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return self.kubectl("-n", "kube-system", "get", "daemonsets", "-o", "name").split()
-            except CommandFailed:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(1)
-
-    def _install_leaderworkerset(self, engine: docker.Engine) -> None:
+    def _install_leaderworkerset(self) -> None:
         if not self._has_leaderworkerset():
             with step(f"Cluster {self.name}: LeaderWorkerSet {gotools.LWS_VERSION}") as now:
                 now.run(
-                    [tool("helm"), f"--kubeconfig={self.kubeconfig}", "upgrade", "--install"]
-                    + ["lws", *_lws_chart(), f"--namespace={LWS_NAMESPACE}", "--create-namespace"]
-                    + [f"--set=image.manager.tag={gotools.LWS_VERSION}"]
-                    + ["--set=image.manager.pullPolicy=IfNotPresent"]
-                    + ["--set=resources.requests.cpu=50m", "--set=resources.requests.memory=64Mi"],
-                    env=engine.env,
+                    [
+                        *(
+                            tool("helm"),
+                            f"--kubeconfig={self.kubeconfig}",
+                            "upgrade",
+                            "--install",
+                            "lws",
+                        ),
+                        *_lws_chart(),
+                        *(f"--namespace={LWS_NAMESPACE}", "--create-namespace"),
+                        f"--set=image.manager.tag={gotools.LWS_VERSION}",
+                        "--set=image.manager.pullPolicy=IfNotPresent",
+                        "--set=resources.requests.cpu=50m",
+                        "--set=resources.requests.memory=64Mi",
+                    ]
                 )
-        with step(
-            f"Cluster {self.name}: LeaderWorkerSet answers",
-            f"kubectl --kubeconfig={self.kubeconfig} -n {LWS_NAMESPACE} logs -l "
-            "control-plane=controller-manager",
-        ):
-            self._wait_for_webhooks()
 
     def _has_leaderworkerset(self) -> bool:
         """Whether the release is there; one that was interrupted half-way is not."""

@@ -16,7 +16,7 @@ def files_below(path: Path) -> list[Path]:
     return sorted(
         file
         for file in path.rglob("*")
-        if file.is_file() and not SKIPPED_FOLDERS.intersection(file.relative_to(path).parts)
+        if file.is_file() and not SKIPPED_FOLDERS.intersection(file.relative_to(path.parent).parts)
     )
 
 

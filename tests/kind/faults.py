@@ -57,17 +57,17 @@ def find_container(
 
 def kill_process(node: str, container_id: str) -> None:
     """SIGKILL to a container's first process: it is gone, and the kubelet sees it exit."""
-    _signal(node, container_id, "SIGKILL")
+    _on(node, "ctr", "--namespace=k8s.io", "task", "kill", "--signal=SIGKILL", container_id)
 
 
 def freeze_process(node: str, container_id: str) -> None:
     """SIGSTOP to all processes of a container: alive, holding its sockets, doing nothing."""
-    _signal(node, container_id, "SIGSTOP")
+    _signal_all(node, container_id, "STOP")
 
 
 def thaw_process(node: str, container_id: str) -> None:
     """SIGCONT to all processes of a container."""
-    _signal(node, container_id, "SIGCONT")
+    _signal_all(node, container_id, "CONT")
 
 
 def signal_program(node: str, container_id: str, program: str, signal: str) -> list[int]:
@@ -75,30 +75,43 @@ def signal_program(node: str, container_id: str, program: str, signal: str) -> l
 
     Returns their ids in the node. For a child that a supervisor in the container has started.
     """
-    pids = [pid for pid, name in _processes(node, container_id) if name == program[:15]]
+    pids = [
+        pid for pid in _process_ids(node, container_id) if _process_name(node, pid) == program[:15]
+    ]
     if not pids:
         raise LookupError(f"no process {program} in container {container_id} on {node}")
-    _on(node, "kill", f"-{signal.removeprefix('SIG')}", *map(str, pids))
+    _kill(node, signal, pids)
     return pids
 
 
-def _signal(node: str, container_id: str, signal: str) -> None:
-    everyone = [] if signal == "SIGKILL" else ["--all"]
-    _on(node, "ctr", "--namespace=k8s.io", "task", "kill", *everyone, f"--signal={signal}",
-        container_id)  # fmt: skip
+def _signal_all(node: str, container_id: str, signal: str) -> None:
+    """Send a signal to each process of a container, also to those that start meanwhile."""
+    told: set[int] = set()
+    while new := set(_process_ids(node, container_id)) - told:
+        _kill(node, signal, sorted(new))
+        told |= new
 
 
-def _processes(node: str, container_id: str) -> list[tuple[int, str]]:
-    """Ids (in the node) and names of a container's processes."""
+def _kill(node: str, signal: str, pids: list[int]) -> None:
+    try:
+        _on(node, "kill", f"-{signal.removeprefix('SIG')}", *map(str, pids))
+    except CommandFailed:
+        # One of several may have ended by itself meanwhile; a lone one was meant.
+        if len(pids) == 1:
+            raise
+
+
+def _process_ids(node: str, container_id: str) -> list[int]:
+    """Ids, in the node, of a container's processes."""
     listed = _on(node, "ctr", "--namespace=k8s.io", "task", "ps", container_id)
-    processes = []
-    for line in listed.splitlines()[1:]:
-        pid = int(line.split()[0])
-        try:
-            processes.append((pid, _on(node, "cat", f"/proc/{pid}/comm").strip()))
-        except CommandFailed:
-            continue  # ended meanwhile
-    return processes
+    return [int(line.split()[0]) for line in listed.splitlines()[1:]]
+
+
+def _process_name(node: str, pid: int) -> str:
+    try:
+        return _on(node, "cat", f"/proc/{pid}/comm").strip()
+    except CommandFailed:
+        return ""  # ended meanwhile
 
 
 # Nodes
@@ -183,9 +196,7 @@ def heal(node: str) -> None:
                     _on(node, tool, "-w", "-t", table, "-D", *words[1:])
 
 
-def cut_rules(
-    peers: list[str] | None, directions: tuple[str, ...]
-) -> list[tuple[str, list[str]]]:
+def cut_rules(peers: list[str] | None, directions: tuple[str, ...]) -> list[tuple[str, list[str]]]:
     """Rules (tool, arguments after -A/-D) that drop what passes a node's outer interface.
 
     Before and after all other tables, so that no rule of kube-proxy or of a network policy accepts
@@ -200,14 +211,10 @@ def cut_rules(
         for peer in ours:
             if "in" in directions:
                 source = ["-s", peer] if peer else []
-                rules.append(
-                    (tool, ["-t", "raw", "PREROUTING", "-i", "eth+", *source, *tag])
-                )
+                rules.append((tool, ["-t", "raw", "PREROUTING", "-i", "eth+", *source, *tag]))
             if "out" in directions:
                 target = ["-d", peer] if peer else []
-                rules.append(
-                    (tool, ["-t", "mangle", "POSTROUTING", "-o", "eth+", *target, *tag])
-                )
+                rules.append((tool, ["-t", "mangle", "POSTROUTING", "-o", "eth+", *target, *tag]))
     return rules
 
 

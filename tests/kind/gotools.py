@@ -110,8 +110,8 @@ def programs(module: Module, names: Iterable[str]) -> dict[str, Path]:
         return wanted
     if not can_build():
         raise SetupError(
-            f"{', '.join(missing)} must be built, for which Go {LEAST_GO[0]}.{LEAST_GO[1]} or newer "
-            "is needed. Install Go (go.dev/doc/install)."
+            f"{', '.join(missing)} must be built, for which Go {LEAST_GO[0]}.{LEAST_GO[1]} or "
+            "newer is needed. Install Go (go.dev/doc/install)."
         )
     part = folder / f"part-{os.getpid()}"
     shutil.rmtree(part, ignore_errors=True)
@@ -124,8 +124,11 @@ def programs(module: Module, names: Iterable[str]) -> dict[str, Path]:
         for group in (together, *([name] for name in missing if name in BUILT_ALONE)):
             if group:
                 now.run(
-                    ["go", "build", "-v", "-trimpath", "-buildvcs=false", "-ldflags", LINKER_FLAGS]
-                    + ["-o", f"{part}/", *(module.programs[name] for name in group)],
+                    [
+                        *("go", "build", "-v", "-trimpath", "-buildvcs=false"),
+                        *("-ldflags", LINKER_FLAGS, "-o", f"{part}/"),
+                        *(module.programs[name] for name in group),
+                    ],
                     env={"CGO_ENABLED": "0"},
                     cwd=module.folder,
                 )

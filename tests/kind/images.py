@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kind import debianroot, docker, host
-from tests.kind.command import SetupError, run
+from tests.kind.command import SetupError, succeeds
 from tests.kind.contenthash import content_key
 from tests.kind.docker import Engine
 from tests.kind.steps import step
@@ -116,9 +116,7 @@ def build(engine: Engine, recipe: Recipe, root: Path) -> str:
         ensure_base(engine, base)
     dockerfile = str(recipe.dockerfile.relative_to(root))
     with step(f"Image: build {name}", f"docker build -f {dockerfile} . shows it again") as now:
-        now.run(
-            ["docker", "build", "-f", dockerfile, "-t", name, "."], env=engine.env, cwd=root
-        )
+        now.run(["docker", "build", "-f", dockerfile, "-t", name, "."], env=engine.env, cwd=root)
         now.note = f"{size(engine, name) / 1e6:.0f} MB"
     return name
 
@@ -132,12 +130,17 @@ def base_images(dockerfile: str) -> list[str]:
     """The images that a Dockerfile starts from, without its own stages and without scratch."""
     stages: set[str] = {"scratch"}
     bases: list[str] = []
+    defaults: dict[str, str] = {}
     for line in dockerfile.splitlines():
+        argument = re.match(r"\s*ARG\s+(\w+)=(\S+)", line, re.IGNORECASE)
+        if argument:
+            defaults[argument[1]] = argument[2].strip("\"'")
         found = re.match(r"\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", line, re.IGNORECASE)
         if not found:
             continue
-        if found[1] not in stages and found[1] not in bases:
-            bases.append(found[1])
+        base = re.sub(r"\$\{?(\w+)\}?", lambda name: defaults.get(name[1], name[0]), found[1])
+        if base not in stages and base not in bases:
+            bases.append(base)
         if found[2]:
             stages.add(found[2])
     return bases
@@ -201,9 +204,6 @@ def _pip_python() -> str:
     """A Python that has pip: this one, else the first on PATH that has."""
     candidates = [sys.executable, *filter(None, map(shutil.which, ("python3", "python")))]
     for python in candidates:
-        try:
-            run([python, "-m", "pip", "--version"], timeout=60)
-        except Exception:
-            continue
-        return python
+        if succeeds([python, "-m", "pip", "--version"], timeout=60):
+            return python
     raise SetupError("The operator's wheels are downloaded with pip, and no Python here has it.")

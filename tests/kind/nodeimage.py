@@ -6,6 +6,7 @@ cluster needs, preloaded. No container registry is asked for anything.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -21,18 +22,18 @@ from tests.kind.steps import Step, step
 
 # From the notes of the kind release that gotools builds.
 PULLED = (
-    "kindest/node:v1.36.4"
-    "@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
+    "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
 )
 SECONDS_TO_PULL = 600.0
 
 SUITE = "bookworm"  # newer systemd refuses cgroup v1
+TOOLS_PACKAGES = ("conntrack", "ipset", "iproute2", "iptables", "kmod", "nftables", "procps")
 NODE_PACKAGES = (
-    "bash ca-certificates conntrack containerd containernetworking-plugins curl e2fsprogs ethtool "
-    "ipset iproute2 iptables jq kmod libseccomp2 mount nftables pigz procps runc socat systemd "
-    "systemd-sysv util-linux"
-).split()
-TOOLS_PACKAGES = "conntrack ipset iproute2 iptables kmod nftables procps".split()
+    *TOOLS_PACKAGES,
+    *("systemd", "systemd-sysv", "mount", "util-linux", "e2fsprogs"),
+    *("containerd", "runc", "containernetworking-plugins", "libseccomp2", "ethtool", "socat"),
+    *("bash", "ca-certificates", "curl", "jq", "pigz"),
+)
 
 # As `kubeadm config images list` names them, and as the manifests beside this file do.
 KUBERNETES = gotools.KUBERNETES_VERSION
@@ -110,6 +111,7 @@ def build(engine: Engine, name: str) -> None:
             base = _base(engine, node_root, Path(folder), now)
         with step("Node image: put together") as now:
             _commit(engine, base, name, programs, archive, now)
+            _remove_older(engine, name)
 
 
 def system_images(programs: Mapping[str, Path], tools_root: Path) -> list[Image]:
@@ -139,9 +141,7 @@ def system_images(programs: Mapping[str, Path], tools_root: Path) -> list[Image]
         one(f"{REGISTRY}/coredns/coredns:v1.14.2", "coredns", "/coredns"),
         one(PAUSE, "pause", "/pause", user="65535:65535"),
         one(LWS, "lws-manager", "/manager", user="65532:65532"),
-        one(
-            f"{OURS}/kube-router:v1.6.1", "kube-router", "/usr/local/bin/kube-router", tools=True
-        ),
+        one(f"{OURS}/kube-router:v1.6.1", "kube-router", "/usr/local/bin/kube-router", tools=True),
         one(
             f"{OURS}/local-path-provisioner:v0.0.30",
             "local-path-provisioner",
@@ -157,8 +157,8 @@ def _pause(folder: Path, now: Step) -> Path:
     target = folder / "pause"
     source = kubernetes / "build" / "pause" / "linux" / "pause.c"
     version = PAUSE.rpartition(":")[2]
-    now.run(["cc", "-Os", "-Wall", "-static", f"-DVERSION=v{version}", "-o", str(target)]
-            + [str(source)])  # fmt: skip
+    flags = ["-Os", "-Wall", "-static", f"-DVERSION=v{version}"]
+    now.run(["cc", *flags, "-o", str(target), str(source)])
     return target
 
 
@@ -229,25 +229,37 @@ def _commit(
         engine.docker(*inside, "mkdir", "-p", "/kind/manifests", "/var/lib/containerd")
         for manifest in sorted((FOLDER / "manifests").iterdir()):
             engine.docker("cp", str(manifest), f"{container}:/kind/manifests/{manifest.name}")
-        engine.docker("exec", "-i", container, "cp", "/dev/stdin", "/kind/version",
-                      stdin=KUBERNETES)  # fmt: skip
-        _check_names(engine.docker(*inside, "kubeadm", "config", "images", "list",
-                                   f"--kubernetes-version={KUBERNETES}"), programs)  # fmt: skip
+        engine.docker(
+            *("exec", "-i", container, "cp", "/dev/stdin", "/kind/version"), stdin=KUBERNETES
+        )
+        asked = f"--kubernetes-version={KUBERNETES}"
+        _check_names(engine.docker(*inside, "kubeadm", "config", "images", "list", asked), programs)
         now.doing("preloading the system images")
         engine.docker("exec", "--detach", container, "containerd")
         _wait_for_containerd(engine, container)
         engine.docker("cp", str(archive), f"{container}:/images.tar")
         # Unpacked when a node first runs them: an overlay cannot be unpacked on an overlay.
-        engine.docker(*inside, "ctr", "--namespace=k8s.io", "images", "import", "--no-unpack",
-                      "/images.tar")  # fmt: skip
+        ctr_import = ("ctr", "--namespace=k8s.io", "images", "import", "--no-unpack")
+        engine.docker(*inside, *ctr_import, "/images.tar")
         engine.docker(*inside, "rm", "/images.tar")
-        engine.docker(*inside, "sh", "-c", "kill $(cat /proc/[0-9]*/stat | awk "
-                      "'$2 == \"(containerd)\" {print $1}') && sleep 1")  # fmt: skip
+        engine.docker(*inside, "pkill", "--exact", "containerd")
+        engine.docker(*inside, "sh", "-c", "while pgrep --exact containerd; do sleep 0.1; done")
         now.doing("committing the image")
-        engine.docker("commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
-                      container, name)  # fmt: skip
+        entrypoint = 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]'
+        engine.docker("commit", "--change", entrypoint, container, name)
     finally:
         engine.remove_container(container)
+
+
+def _remove_older(engine: Engine, name: str) -> None:
+    """Free the disk of node images that were built before and that no cluster uses."""
+    repository = name.partition(":")[0]
+    for other in engine.docker(
+        "images", "--format", "{{.Repository}}:{{.Tag}}", repository
+    ).split():
+        if other != name:
+            with contextlib.suppress(CommandFailed):
+                engine.docker("rmi", other)
 
 
 def _check_names(listed: str, programs: Mapping[str, Path]) -> None:
