@@ -32,7 +32,7 @@ GENEROUS = 60.0
 DOMAIN = "x.ns"
 
 
-def eventually(look: Callable[[], T], seconds: float = GENEROUS) -> T:
+def eventually(look: Callable[[], T | None], seconds: float = GENEROUS) -> T:
     """What `look` returns once it is true; an assertion with its last answer if it never is."""
     deadline = time.monotonic() + seconds
     while not (answer := look()):

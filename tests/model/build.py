@@ -202,8 +202,8 @@ def _bounded_layer(
     return attended * (allowed / by_attention), down * (allowed / by_feed_forward)
 
 
-def _norm(matrix: _Matrix) -> np.float32:
-    return np.float32(np.linalg.norm(matrix, 2))
+def _norm(matrix: _Matrix) -> float:
+    return float(np.linalg.norm(matrix, 2))
 
 
 def _add_matrix(writer: gguf.GGUFWriter, name: str, values: NDArray[np.floating]) -> None:

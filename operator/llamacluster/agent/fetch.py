@@ -51,7 +51,7 @@ class Progress(Protocol):
     def verifying(self, done_bytes: int, total_bytes: int) -> None: ...
 
 
-class Stopped(Exception):  # noqa: N818 - not an error
+class Stopped(Exception):
     """The agent was told to stop."""
 
 

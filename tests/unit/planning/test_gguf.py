@@ -226,7 +226,9 @@ def test_a_tokenizer_of_a_large_model_takes_no_noticeable_memory() -> None:
     import tracemalloc
 
     tokens = b"".join(text(f"token{i}") for i in range(150_000))
-    data = header(ARCHITECTURE, pair("tokenizer.ggml.tokens", ARRAY, array(STRING, 150_000, tokens)))
+    data = header(
+        ARCHITECTURE, pair("tokenizer.ggml.tokens", ARRAY, array(STRING, 150_000, tokens))
+    )
     tracemalloc.start()
     read(data)
     _, peak = tracemalloc.get_traced_memory()

@@ -1,0 +1,64 @@
+"""What the operator writes as arguments is what the agent reads."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamacluster.agent.contract import (
+    LeaderOptions,
+    WorkerOptions,
+    leader_args,
+    parse,
+    worker_args,
+)
+
+texts = st.text(min_size=1, max_size=40)
+numbers = st.integers(1, 1 << 31)
+
+
+@given(
+    st.builds(
+        LeaderOptions,
+        model_uri=texts,
+        workers=st.integers(1, 15),
+        context_size=numbers,
+        parallel=numbers,
+        batch_size=numbers,
+        ubatch_size=numbers,
+        cache_type_k=texts,
+        cache_type_v=texts,
+        server_port=st.integers(1, 65535),
+        model_sha256=st.none() | texts,
+        model_name=st.none() | texts,
+        threads=st.none() | numbers,
+        embeddings=st.booleans(),
+        chat_template=st.none() | texts,
+        extra_args=st.lists(st.text(max_size=20)).map(tuple),
+        host=texts,
+    )
+)
+def test_leader_options_come_back_from_their_arguments(options: LeaderOptions) -> None:
+    assert parse(leader_args(options)) == options
+
+
+@given(st.builds(WorkerOptions, threads=st.none() | numbers, host=texts))
+def test_worker_options_come_back_from_their_arguments(options: WorkerOptions) -> None:
+    assert parse(worker_args(options)) == options
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["follower"],
+        ["worker", "--threads=0"],
+        ["worker", "--thread=1"],
+        ["leader", "--model-uri=u", "--workers=16", "--context-size=1", "--parallel=1"],
+        ["leader", "--workers=1", "--context-size=1", "--parallel=1"],
+    ],
+)
+def test_wrong_arguments_are_refused(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(wrong)

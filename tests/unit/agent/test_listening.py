@@ -1,0 +1,25 @@
+"""Listening ports are read from the kernel's table, not tried."""
+
+from __future__ import annotations
+
+import socket
+
+from llamacluster.agent.listening import is_listening
+
+
+def test_a_socket_counts_from_listen_to_close() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        assert not is_listening("127.0.0.1", port)
+        server.listen()
+        assert is_listening("127.0.0.1", port)
+        assert not is_listening("127.0.0.2", port)
+    assert not is_listening("127.0.0.1", port)
+
+
+def test_a_socket_on_all_addresses_listens_on_each() -> None:
+    with socket.socket() as server:
+        server.bind(("0.0.0.0", 0))
+        server.listen()
+        assert is_listening("127.0.0.1", server.getsockname()[1])

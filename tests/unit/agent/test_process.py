@@ -1,0 +1,53 @@
+"""Real processes behave as the agents need."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from threading import Event
+
+from llamacluster.agent.process import Child, Launcher, stop
+
+
+def started(launcher: Launcher, code: str) -> tuple[Child, list[str], Event]:
+    lines: list[str] = []
+    ended = Event()
+    child = launcher.start([sys.executable, "-c", code], lines.append, ended.set)
+    return child, lines, ended
+
+
+def test_lines_come_before_the_end_is_told() -> None:
+    child, lines, ended = started(Launcher(), "import sys; print('a'); sys.exit(print('b') or 3)")
+    assert ended.wait(20)
+    assert lines == ["a", "b"]
+    assert child.exit_code() == 3
+
+
+def test_an_end_by_signal_is_told_as_a_shell_does() -> None:
+    child, _, _ = started(Launcher(), "import os; os.abort()")
+    assert child.wait(20) == 128 + signal.SIGABRT
+
+
+def test_stop_is_gentle_first_and_then_certain() -> None:
+    deaf = "import signal; signal.signal(15, signal.SIG_IGN); print('on'); signal.pause()"
+    ready = Event()
+    child = Launcher().start([sys.executable, "-c", deaf], lambda _: ready.set(), lambda: None)
+    assert ready.wait(20)
+    stop(child, 0.05)
+    assert child.exit_code() == 128 + signal.SIGKILL
+
+
+def test_orphans_are_collected_and_own_children_left() -> None:
+    launcher = Launcher()
+    own, _, ended = started(launcher, "")
+    orphan = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+    assert ended.wait(20)
+    launcher.reap_orphans()
+    assert own.exit_code() == 0
+    try:
+        os.waitpid(orphan, os.WNOHANG)
+    except ChildProcessError:
+        return
+    raise AssertionError("the orphan was still there")
