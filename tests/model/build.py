@@ -160,7 +160,8 @@ def _add_layer(
     writer: gguf.GGUFWriter, shape: Shape, index: int, random: np.random.Generator
 ) -> None:
     def matrix(rows: int, columns: int) -> _Matrix:
-        return (random.standard_normal((rows, columns)) / np.sqrt(columns)).astype(np.float32)
+        values: _Matrix = random.standard_normal((rows, columns), np.float32)
+        return values / np.float32(np.sqrt(columns))
 
     kv_width = shape.kv_heads * HEAD_LENGTH
     query, key = matrix(shape.width, shape.width), matrix(kv_width, shape.width)

@@ -143,7 +143,7 @@ class ModelStore:
             folder.mkdir(parents=True, exist_ok=True)
             model = self._download_all(urls, folder, progress)
             if sha256:
-                self._check_fetched(urls, folder, model, sha256, progress)
+                model = self._checked(urls, folder, model, sha256, progress)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise _full(folder, None, self._free_bytes(self._fetched)) from error
@@ -154,13 +154,13 @@ class ModelStore:
             ) from error
         return model
 
-    def _check_fetched(
+    def _checked(
         self, urls: list[str], folder: Path, model: ModelFiles, sha256: str, progress: Progress
-    ) -> None:
+    ) -> ModelFiles:
         note = folder / "verified.json"
         actual = self._digest(model, note, progress)
         if actual == sha256.lower():
-            return
+            return model
         # A kept file may be older than the digest: fetch anew, but only if the server's changed.
         changed = [
             file
@@ -171,9 +171,11 @@ class ModelStore:
             self._log.info("the server has another file now", files=len(changed))
             for file in changed:
                 file.unlink()
-            actual = self._digest(self._download_all(urls, folder, progress), note, progress)
+            model = self._download_all(urls, folder, progress)
+            actual = self._digest(model, note, progress)
         if actual != sha256.lower():
             raise _mismatch(shown(urls[0]), sha256, actual)
+        return model
 
     def _remove_unwanted(self, wanted: Path) -> None:
         for folder in self._fetched.glob("model-*"):

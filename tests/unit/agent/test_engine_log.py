@@ -88,7 +88,7 @@ def test_the_speed_of_the_last_answer_is_kept() -> None:
             "error: invalid argument: --nonsense; correct inference.extraArgs",
         ),
         (
-            'error while handling argument "-ctk": Unsupported cache type: q9_9\n\nusage:\n-ctk ...',
+            'error while handling argument "-ctk": Unsupported cache type: q9_9\n\nusage:\n-ctk',
             1,
             Reason.EngineBadFlag,
             "Unsupported cache type: q9_9",

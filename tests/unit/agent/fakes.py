@@ -1,0 +1,147 @@
+"""Stand-ins for the edges: time, processes, the network."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import Event, Lock
+
+from llamacluster.agent.clock import Clock
+from llamacluster.agent.contract import AttachRequest, EngineBuild, WorkerStatus
+from llamacluster.agent.engine import EngineHttp
+from llamacluster.agent.peers import PeerError, Peers
+from llamacluster.agent.process import Child, Launcher
+from llamacluster.planning.reasons import GroupError
+
+BUILD: EngineBuild = {"version": "0.7.0", "build": "aaaa"}
+
+
+class FastClock(Clock):
+    """Waiting moves the time on and costs a millisecond."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._lock = Lock()
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._seconds)
+
+    def monotonic(self) -> float:
+        return self._seconds
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        if event.wait(0.001):
+            return True
+        with self._lock:
+            self._seconds += max(0.0, seconds)
+        return False
+
+
+class FakeChild:
+    """A process that runs until it is told to end."""
+
+    def __init__(self, pid: int, on_line: Callable[[str], None], on_exit: Callable[[], None]):
+        self.pid = pid
+        self.say = on_line
+        self._on_exit = on_exit
+        self._code: int | None = None
+
+    def end(self, code: int) -> None:
+        if self._code is None:
+            self._code = code
+            self._on_exit()
+
+    def exit_code(self) -> int | None:
+        return self._code
+
+    def send(self, signum: signal.Signals) -> None:
+        self.end(128 + signum)
+
+    def wait(self, seconds: float) -> int | None:  # noqa: ARG002
+        return self._code
+
+
+class FakeLauncher(Launcher):
+    """Remembers what it started; `begin` decides how each child's life begins."""
+
+    def __init__(self, begin: Callable[[FakeChild], None] = lambda _: None) -> None:
+        super().__init__()
+        self.begin = begin
+        self.started: list[tuple[Sequence[str], FakeChild]] = []
+
+    def start(
+        self, argv: Sequence[str], on_line: Callable[[str], None], on_exit: Callable[[], None]
+    ) -> Child:
+        child = FakeChild(100 + len(self.started), on_line, on_exit)
+        self.started.append((argv, child))
+        self.begin(child)
+        return child
+
+    @property
+    def last(self) -> FakeChild:
+        return self.started[-1][1]
+
+
+@dataclass
+class FakePeers(Peers):
+    """Workers at `addr-<pod>`; the `silent` do not answer, the `nameless` have no address."""
+
+    silent: set[str] = field(default_factory=set)
+    nameless: set[str] = field(default_factory=set)
+    builds: dict[str, EngineBuild] = field(default_factory=dict)
+    epochs: dict[str, str | None] = field(default_factory=dict)
+    attached: list[AttachRequest] = field(default_factory=list)
+
+    def address(self, host: str) -> str:
+        name = host.partition(".")[0]
+        if name in self.nameless:
+            raise PeerError("its name has no address yet")
+        return f"addr-{name}"
+
+    def status(self, address: str) -> WorkerStatus:
+        name = address.removeprefix("addr-")
+        if name in self.silent:
+            raise PeerError("its agent does not answer")
+        return {
+            "role": "worker",
+            "name": name,
+            "epoch": self.epochs.get(name),
+            "leader": None,
+            "listening": True,
+            "message": f"message of {name}",
+            "threads": 2,
+            "memoryLimitBytes": 1 << 30,
+            "engine": self.builds.get(name, BUILD),
+            "child": None,
+        }
+
+    def attach(
+        self,
+        address: str,
+        request: AttachRequest,
+        seconds: float,  # noqa: ARG002
+    ) -> WorkerStatus:
+        status = self.status(address)
+        self.attached.append(request)
+        self.epochs[request["worker"]] = request["epoch"]
+        status["epoch"] = request["epoch"]
+        return status
+
+
+@dataclass
+class FakeHttp(EngineHttp):
+    """An engine that is healthy and answers, unless told otherwise."""
+
+    healthy: bool = True
+    token: GroupError | None = None
+    asked: int = 0
+
+    def is_healthy(self) -> bool:
+        return self.healthy
+
+    def make_first_token(self, embeddings: bool, seconds: float) -> None:  # noqa: ARG002
+        self.asked += 1
+        if self.token:
+            raise self.token

@@ -1,0 +1,246 @@
+"""The life of a group, with fakes at its edges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from llamacluster.agent.contract import READYZ, LeaderOptions, LeaderStatus, Phase
+from llamacluster.agent.fetch import ModelStore
+from llamacluster.agent.leader import Leader, worker_hosts
+from llamacluster.agent.log import Log
+from llamacluster.agent.status import FAILURE_SHOWN_SECONDS, GroupStatus
+from llamacluster.planning.reasons import GroupError, Reason
+from tests.model import Shape, write
+from tests.unit.agent.fakes import BUILD, FakeHttp, FakeLauncher, FakePeers, FastClock
+
+
+class Running:
+    """A leader of two workers."""
+
+    def __init__(self, root: Path) -> None:
+        self.model = root / "model.gguf"
+        write(self.model, Shape(layers=4))
+        self.peers = FakePeers()
+        self.launcher = FakeLauncher()
+        self.http = FakeHttp()
+        self.log = StringIO()
+        self.thread: Thread | None = None
+
+    def start(self, workers: int = 2, extra_args: tuple[str, ...] = ()) -> None:
+        clock, log, stopping = FastClock(), Log("leader", self.log), Event()
+        folder = self.model.parent
+        self.leader = Leader(
+            LeaderOptions(f"file://{self.model}", workers, 1024, 2, extra_args=extra_args),
+            "x-0.x.ns",
+            "llama-server",
+            threads=1,
+            build=BUILD,
+            status=GroupStatus("x-0", BUILD, 1, None, clock),
+            store=ModelStore(folder, folder, folder, log, stopping),
+            peers=self.peers,
+            launcher=self.launcher,
+            http=self.http,
+            clock=clock,
+            log=log,
+            stopping=stopping,
+        )
+        self.thread = Thread(target=self.leader.run)
+        self.thread.start()
+
+    def status(self) -> LeaderStatus:
+        return self.leader._status.snapshot()
+
+    def until(self, look: Callable[[LeaderStatus], object]) -> LeaderStatus:
+        deadline = time.monotonic() + 20
+        while not look(status := self.status()):
+            assert time.monotonic() < deadline, (status, self.log.getvalue()[-3000:])
+        return status
+
+    def until_reason(self, reason: Reason) -> LeaderStatus:
+        return self.until(lambda status: status["reason"] == reason)
+
+    def until_formed(self, times: int = 1) -> LeaderStatus:
+        return self.until(lambda s: s["reason"] == "Ready" and s["formations"] == times)
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    it = Running(tmp_path)
+    yield it
+    if it.thread:
+        it.leader.stop()
+        it.thread.join(20)
+        assert not it.thread.is_alive()
+        assert all(child.exit_code() is not None for _, child in it.launcher.started)
+
+
+def test_a_group_forms_and_says_so(running: Running) -> None:
+    running.start()
+    status = running.until_formed()
+    assert running.http.asked == 1
+    assert [row["attached"] for row in status["workers"]] == [True, True]
+    assert {request["epoch"] for request in running.peers.attached} == {status["epoch"]}
+    assert [row["layers"] for row in status["placement"]] == [3, 2]
+    assert status["model"] is not None
+    assert (status["model"]["layers"], status["model"]["architecture"]) == (4, "llama")
+    assert running.leader.routes()[f"GET {READYZ}"](b"").code == 200
+
+
+def test_the_engine_is_told_everything_explicitly(running: Running) -> None:
+    running.start(extra_args=("--threads", "7"))
+    running.until_formed()
+    argv = " ".join(running.launcher.started[0][0])
+    for flag in (
+        "--rpc addr-x-0-1:50052,addr-x-0-2:50052",
+        "--fit off",
+        "--n-gpu-layers 5",
+        "--tensor-split 2.5,2.5",
+        "--ctx-size 2048 --parallel 2",
+        "--cache-ram 0",
+        "--alias model",
+    ):
+        assert flag in argv
+    assert argv.endswith("--threads 7")
+
+
+def test_a_missing_worker_is_named(running: Running) -> None:
+    running.peers.nameless.add("x-0-2")
+    running.start()
+    status = running.until_reason(Reason.WaitingForWorkers)
+    assert status["message"] == "1 of 2 workers missing: x-0-2: its name has no address yet"
+    assert running.leader.routes()[f"GET {READYZ}"](b"").code == 503
+    running.peers.nameless.clear()
+    running.until_formed()
+
+
+def test_a_worker_of_another_build_is_refused_and_then_taken(running: Running) -> None:
+    running.peers.builds["x-0-2"] = {"version": "0.6.0", "build": "bbbb"}
+    running.start()
+    message = running.until_reason(Reason.EngineMismatch)["message"]
+    assert "the leader has llama.cpp 0.7.0 [aaaa] but x-0-2 has 0.6.0 [bbbb]" in message
+    assert not running.launcher.started
+    running.peers.builds.clear()
+    running.until_formed()
+
+
+def test_a_restarted_rpc_server_is_a_lost_worker(running: Running) -> None:
+    running.start()
+    first = running.until_formed()
+    running.peers.epochs["x-0-2"] = None
+    second = running.until_formed(2)
+    assert "lost x-0-2: message of x-0-2; the group forms anew" in running.log.getvalue()
+    assert second["epoch"] != first["epoch"]
+    assert running.launcher.started[0][1].exit_code() == 137  # no grace: it may hang
+
+
+def test_a_silent_worker_is_lost(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.peers.silent.add("x-0-1")
+    running.until_reason(Reason.WaitingForWorkers)
+    assert "lost x-0-1: its agent does not answer" in running.log.getvalue()
+    running.peers.silent.clear()
+    running.until_formed(2)
+
+
+def test_an_engine_that_lost_its_worker_names_the_worker(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.peers.silent.add("x-0-2")
+    running.launcher.last.say("./ggml-rpc.cpp:685: Remote RPC server crashed")
+    running.launcher.last.end(134)
+    running.until(lambda status: status["reason"] != "Ready")
+    running.until_reason(Reason.WaitingForWorkers)
+    assert "lost x-0-2" in running.log.getvalue()
+    running.peers.silent.clear()
+
+
+def test_a_bad_flag_stays_said_while_it_is_tried_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a busy machine the fake clock runs on between two steps of a try.
+    monkeypatch.setattr("llamacluster.agent.status.FAILURE_SHOWN_SECONDS", 1e9)
+
+    def refuse(child: object) -> None:
+        running.launcher.last.say("error: invalid argument: --nonsense")
+        running.launcher.last.end(1)
+
+    running.launcher.begin = refuse
+    running.start()
+    first = running.until_reason(Reason.EngineBadFlag)
+    seen = set()
+    while len(running.launcher.started) < 6:
+        seen.add(running.status()["reason"])
+    assert seen == {"EngineBadFlag"}
+    assert running.status()["since"] == first["since"]
+    assert running.status()["phase"] == "Failed"
+    running.launcher.begin = lambda _: None
+    running.until_formed()
+
+
+def test_no_first_token_is_no_ready(running: Running) -> None:
+    running.http.token = GroupError(Reason.EngineFailed, "no token")
+    running.start()
+    running.until_reason(Reason.EngineFailed)
+    assert running.status()["formations"] == 0
+    running.http.token = None
+    running.until_formed()
+
+
+def test_a_model_that_is_cut_off_is_told_and_heals(running: Running) -> None:
+    whole = running.model.read_bytes()
+    running.model.write_bytes(whole[:-1000])
+    running.start()
+    message = running.until_reason(Reason.ModelInvalid)["message"]
+    assert f"has {len(whole) - 1000} bytes but its header speaks of {len(whole)}" in message
+    running.model.write_bytes(whole)
+    running.until_formed()
+
+
+def test_a_file_that_is_no_model_is_told(running: Running) -> None:
+    running.model.write_bytes(b"<html>not found</html>")
+    running.start()
+    assert "begins with b'<htm'" in running.until_reason(Reason.ModelInvalid)["message"]
+
+
+def test_more_workers_than_layers_are_refused(running: Running) -> None:
+    running.start(workers=6)
+    message = running.until_reason(Reason.TooManyWorkers)["message"]
+    assert "5 layers (with the output layer) cannot be spread over 6 workers" in message
+
+
+def test_stop_makes_unready_and_ends_the_engine_gently(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.leader.stop()
+    assert running.status()["phase"] == "Stopping"
+    assert running.thread is not None
+    running.thread.join(20)
+    assert running.launcher.last.exit_code() == 128 + 15
+
+
+def test_stop_works_while_it_waits(running: Running) -> None:
+    running.peers.nameless.add("x-0-1")
+    running.start()
+    running.until_reason(Reason.WaitingForWorkers)
+
+
+def test_names_of_the_workers_come_from_the_leaders_address() -> None:
+    assert worker_hosts("x-3.sub.ns", 2) == ("x-3", ["x-3-1.sub.ns", "x-3-2.sub.ns"])
+
+
+def test_a_failure_gives_way_to_a_try_that_lasts() -> None:
+    clock = FastClock()
+    status = GroupStatus("x-0", BUILD, 1, None, clock)
+    status.fail(GroupError(Reason.EngineFailed, "ended"))
+    status.begin_try()
+    status.enter(Phase.Forming, Reason.WaitingForWorkers, "waiting")
+    assert status.snapshot()["reason"] == "EngineFailed"
+    clock.wait(Event(), FAILURE_SHOWN_SECONDS)
+    assert status.snapshot()["reason"] == "WaitingForWorkers"

@@ -1,0 +1,156 @@
+"""The worker keeps its RPC server up and clean."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from threading import Thread
+
+import pytest
+
+from llamacluster.agent.api import Answer, Api
+from llamacluster.agent.contract import ATTACH, READYZ, STATUS, AttachRequest
+from llamacluster.agent.log import Log
+from llamacluster.agent.peers import PeerError, Peers
+from llamacluster.agent.worker import Worker
+from tests.unit.agent.fakes import BUILD, FakeLauncher, FastClock
+
+
+class Running:
+    """A worker whose RPC server is a fake child that listens as long as it lives."""
+
+    def __init__(self) -> None:
+        self.launcher = FakeLauncher()
+        self.deaf = False
+        self.worker = Worker(
+            "x-0-1",
+            ["rpc"],
+            lambda: not self.deaf and self.launcher.last.exit_code() is None,
+            BUILD,
+            threads=3,
+            memory_limit_bytes=5,
+            launcher=self.launcher,
+            clock=FastClock(),
+            log=Log("worker", StringIO()),
+        )
+        self.thread = Thread(target=self.worker.run)
+        self.thread.start()
+        until(lambda: self.launcher.started)
+
+    def attach(self, epoch: str, worker: str = "x-0-1") -> Answer:
+        return self.worker.attach({"epoch": epoch, "leader": "x-0", "worker": worker})
+
+
+def until(look: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < deadline
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    it = Running()
+    yield it
+    it.worker.stop()
+    it.thread.join(20)
+    assert not it.thread.is_alive()
+    assert it.launcher.last.exit_code() is not None
+
+
+def test_it_waits_for_a_leader_with_the_server_up(running: Running) -> None:
+    status = running.worker.status()
+    assert (status["listening"], status["epoch"], status["threads"]) == (True, None, 3)
+    assert running.worker.routes()[f"GET {READYZ}"](b"").code == 200
+
+
+def test_attach_replaces_the_server_by_a_clean_one(running: Running) -> None:
+    for count, epoch in enumerate(("first", "second"), start=2):
+        answer = running.attach(epoch)
+        assert answer.code == 200
+        assert len(running.launcher.started) == count
+        assert running.launcher.started[-2][1].exit_code() is not None
+        status = running.worker.status()
+        assert (status["epoch"], status["leader"]) == (epoch, "x-0")
+        assert status["child"] is not None
+        assert status["child"]["restarts"] == 0
+
+
+def test_a_server_that_ends_comes_back_for_nobody(running: Running) -> None:
+    running.attach("first")
+    running.launcher.last.end(137)
+    until(lambda: len(running.launcher.started) == 3)
+    until(lambda: running.worker.status()["listening"])
+    status = running.worker.status()
+    assert status["epoch"] is None
+    assert "137" in status["message"]
+    assert status["child"] is not None
+    assert status["child"]["restarts"] == 1
+
+
+def test_a_server_that_ends_with_0_has_failed_too(running: Running) -> None:
+    running.launcher.last.end(0)
+    until(lambda: len(running.launcher.started) == 2)
+    assert "RPC server ended with 0" in running.worker.status()["message"]
+
+
+def test_attach_fails_when_the_server_does_not_listen(running: Running) -> None:
+    running.deaf = True
+    assert running.attach("first").code == 503
+    assert running.worker.routes()[f"GET {READYZ}"](b"").code == 503
+
+
+def test_attach_fails_when_the_server_ends_at_once(running: Running) -> None:
+    running.launcher.begin = lambda child: child.end(0)
+    answer = running.attach("first")
+    assert answer.code == 409
+    assert "RPC server ended" in str(answer.body)
+    running.launcher.begin = lambda _: None
+
+
+def test_a_leader_that_means_another_pod_is_refused(running: Running) -> None:
+    assert running.attach("first", worker="x-0-2").code == 421
+    assert len(running.launcher.started) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"epoch":1,"leader":"a","worker":"x-0-1"}', b"\xff"]
+)
+def test_odd_attach_bodies_are_refused(running: Running, body: bytes) -> None:
+    assert running.worker.routes()[f"POST {ATTACH}"](body).code == 400
+
+
+def test_the_leaders_client_understands_the_real_worker(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = Api("127.0.0.1", 0, running.worker.routes())
+    monkeypatch.setattr("llamacluster.agent.peers.AGENT_PORT", api.port)
+    peers = Peers()
+    assert peers.address("localhost") == "127.0.0.1"
+    assert peers.status("127.0.0.1")["name"] == "x-0-1"
+    right: AttachRequest = {"epoch": "e", "leader": "x-0", "worker": "x-0-1"}
+    assert peers.attach("127.0.0.1", right, 20)["epoch"] == "e"
+    wrong: AttachRequest = {"epoch": "e", "leader": "x-0", "worker": "other"}
+    with pytest.raises(PeerError, match="this is x-0-1, not other"):
+        peers.attach("127.0.0.1", wrong, 20)
+    api.close()
+    with pytest.raises(PeerError, match="does not answer"):
+        peers.status("127.0.0.1")
+
+
+def test_a_stranger_on_the_port_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api("127.0.0.1", 0, {f"GET {STATUS}": lambda _: Answer(200, {"role": "leader"})})
+    monkeypatch.setattr("llamacluster.agent.peers.AGENT_PORT", api.port)
+    with pytest.raises(PeerError, match="not that of a worker"):
+        Peers().status("127.0.0.1")
+    api.close()
+
+
+def test_a_name_without_address_is_told() -> None:
+    with pytest.raises(PeerError, match="no address yet"):
+        Peers().address("no-such-name.invalid")
+
+
+def test_the_status_is_json(running: Running) -> None:
+    assert json.loads(json.dumps(running.worker.status()))["role"] == "worker"
