@@ -43,26 +43,3 @@ def parse_quantity(text: str | int) -> Decimal:
 def to_bytes(text: str | int) -> int:
     """Bytes of a memory or storage quantity, rounded up as Kubernetes does."""
     return math.ceil(parse_quantity(text))
-
-
-def canonical(text: str | int) -> str:
-    """The form in which the API server stores an equal quantity of a built-in type.
-
-    Binary suffixes stay binary, decimal ones decimal, a plain number has none; the largest suffix
-    that leaves an integer is used.
-    """
-    value = parse_quantity(text)
-    binary = str(text).endswith("i")
-    if value == 0:
-        return "0"
-    if binary and value == value.to_integral_value():
-        for power, letter in reversed(list(enumerate("KMGTPE", start=1))):
-            unit = Decimal(1024) ** power
-            if value % unit == 0:
-                return f"{value / unit:f}{letter}i"
-        return f"{value:f}"
-    for suffix in ("E", "P", "T", "G", "M", "k", "", "m", "u", "n"):
-        scaled = value / _SUFFIXES[suffix]
-        if scaled == scaled.to_integral_value():
-            return f"{scaled.to_integral_value():f}{suffix}"
-    return f"{(value / _SUFFIXES['n']).to_integral_value(rounding='ROUND_CEILING'):f}n"

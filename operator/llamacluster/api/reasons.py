@@ -24,6 +24,8 @@ class ClusterReason(StrEnum):
     """The stored object does not follow the API, for example because the API became stricter."""
     NameConflict = "NameConflict"
     """An object that the LlamaCluster needs exists already and belongs to something else."""
+    PredecessorRemains = "PredecessorRemains"
+    """An object of a deleted LlamaCluster of the same name is still being removed."""
     Rejected = "Rejected"
     """The API server refused an object that the LlamaCluster needs."""
     LeaderWorkerSetMissing = "LeaderWorkerSetMissing"

@@ -91,7 +91,7 @@ class ModelSource(ApiModel):
     image). Of a split model, name the first file (`...-00001-of-0000N.gguf`)."""
     sha256: Annotated[str, Field(pattern=r"^[a-f0-9]{64}$", max_length=64)] | None = None
     """SHA-256 of the file, 64 lower-case hex digits. A file with another digest is not served. Of
-    a split model: of its first file."""
+    a split model: of all its files, as in `cat NAME-*.gguf | sha256sum`."""
     storage: ModelStorage | None = None
     """A claim for each pod of a group, which outlives the pods, so that a rollout or a restart does
     not download the model again; deleted with the LlamaCluster. Absent: the pod's ephemeral

@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"image of LlamaClusters that name none; default: ${ENGINE_IMAGE_ENV}",
     )
     command.add_argument(
-        "--concurrency", type=int, default=8, help="LlamaClusters worked on at the same time"
+        "--concurrency", type=_positive, default=8, help="LlamaClusters worked on at the same time"
     )
     command.add_argument(
         "--liveness", metavar="URL", help="serve liveness there, e.g. http://0.0.0.0:8081/livez"
@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--log-format", default="auto", choices=["auto", "json", "text"])
     return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import aiohttp
 
@@ -13,6 +13,8 @@ from llamacluster.resources.metadata import Manifest
 
 TIMEOUT_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1 << 20
+MAX_REASON = 128
+MAX_MESSAGE = 4096
 
 
 class Agents(Protocol):
@@ -38,10 +40,14 @@ class AgentsByPodAddress:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
-                body = await answer.content.read(MAX_ANSWER_BYTES)
+                body = bytearray()
+                async for chunk in answer.content.iter_any():
+                    body += chunk
+                    if len(body) > MAX_ANSWER_BYTES:
+                        return None
         except (TimeoutError, aiohttp.ClientError):
             return None
-        return _parsed(body) if answer.status == 200 else None
+        return parsed(bytes(body)) if answer.status == 200 else None
 
 
 class AgentsByApiServer:
@@ -59,14 +65,38 @@ class AgentsByApiServer:
             f"{metadata['name']}:{contract.AGENT_PORT}/proxy{contract.STATUS}"
         )
         try:
-            return cast("contract.LeaderStatus", await self._api.get_raw(path, TIMEOUT_SECONDS))
+            return checked(await self._api.get_raw(path, TIMEOUT_SECONDS))
         except (TimeoutError, ApiError, aiohttp.ClientError, ValueError):
             return None
 
 
-def _parsed(body: bytes) -> contract.LeaderStatus | None:
+def parsed(body: bytes) -> contract.LeaderStatus | None:
+    """The status in the body of an answer; None when it is not one."""
     try:
-        value = json.loads(body)
+        return checked(json.loads(body))
     except ValueError:
         return None
-    return cast("contract.LeaderStatus", value) if isinstance(value, dict) else None
+
+
+def checked(answer: Any) -> contract.LeaderStatus | None:
+    """`answer` if it says all that the operator reads; None when it does not.
+
+    The agent runs in the user's image and may be older or newer than the operator, so that no
+    other field is asked for, and what is too long for the LlamaCluster's status is cut.
+    """
+    match answer:
+        case {
+            "role": "leader",
+            "phase": str(phase),
+            "reason": str(reason),
+            "message": str(message),
+            "workers": list(workers),
+            "engine": {"version": str()},
+        } if phase in set(contract.Phase) and all(map(_is_worker, workers)):
+            cut = {"reason": reason[:MAX_REASON] or phase, "message": message[:MAX_MESSAGE]}
+            return cast("contract.LeaderStatus", {**answer, **cut})
+    return None
+
+
+def _is_worker(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("attached"), bool)

@@ -12,8 +12,21 @@ import json
 from typing import Any
 
 from llamacluster.api import KIND
+from llamacluster.api.quantity import parse_quantity
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import DESIRED_HASH_ANNOTATION, Manifest
+
+_LIST_KEYS = {
+    # Lists that server-side apply merges by these fields: others may add entries of their own.
+    "containers": ("name",),
+    "imagePullSecrets": ("name",),
+    "ownerReferences": ("uid",),
+    "ports": ("containerPort", "port", "protocol"),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+    "volumeMounts": ("mountPath",),
+    "volumes": ("name",),
+}
+_QUANTITIES = (".limits", ".requests")
 
 
 class NotOurs(Exception):
@@ -70,16 +83,41 @@ def _first_difference(desired: Any, live: Any, path: str) -> str | None:
                 if value in ({}, []):
                     continue  # the API server drops empty parts of built-in types
                 return f"{here} is missing"
+            if path.endswith(_QUANTITIES) and _equal_quantities(value, live[key]):
+                continue
             if found := _first_difference(value, live[key], here):
                 return found
         return None
     if isinstance(desired, list) and isinstance(live, list):
-        if len(desired) != len(live):
-            return f"{path} has {len(live)} entries instead of {len(desired)}"
-        for index, (one, other) in enumerate(zip(desired, live, strict=True)):
-            if found := _first_difference(one, other, f"{path}[{index}]"):
-                return found
-        return None
+        return _first_difference_of_lists(desired, live, path)
     if desired != live:
         return f"{path} is {live!r} instead of {desired!r}"
     return None
+
+
+def _first_difference_of_lists(desired: list[Any], live: list[Any], path: str) -> str | None:
+    fields = _LIST_KEYS.get(path.rsplit(".", 1)[-1])
+    if fields is None:
+        if len(desired) != len(live):
+            return f"{path} has {len(live)} entries instead of {len(desired)}"
+        pairs = list(enumerate(zip(desired, live, strict=True)))
+    else:
+        pairs = []
+        for index, wanted in enumerate(desired):
+            keys = {field: wanted[field] for field in fields if field in wanted}
+            found = next((entry for entry in live if keys.items() <= entry.items()), None)
+            if found is None:
+                return f"{path} has no entry {', '.join(f'{k} {v}' for k, v in keys.items())}"
+            pairs.append((index, (wanted, found)))
+    for index, (one, other) in pairs:
+        if why := _first_difference(one, other, f"{path}[{index}]"):
+            return why
+    return None
+
+
+def _equal_quantities(one: str | int, other: str | int) -> bool:
+    """Whether both mean the same: LeaderWorkerSet's webhook rewrites 1000m into 1."""
+    try:
+        return parse_quantity(one) == parse_quantity(other)
+    except ValueError:
+        return False

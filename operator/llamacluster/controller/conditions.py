@@ -49,10 +49,21 @@ def refused(reason: str, message: str) -> list[Verdict]:
     ]
 
 
+def delayed(reason: str, message: str) -> list[Verdict]:
+    """The three conditions of a LlamaCluster that waits for something which passes by itself."""
+    return [
+        Verdict("Ready", False, reason, message),
+        Verdict("Progressing", True, reason, message),
+        Verdict("Degraded", False, ClusterReason.AsExpected, "nothing needs attention"),
+    ]
+
+
 def ready(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
     """Every wanted group answers requests, with the newest spec."""
     if rollout.wanted == 0:
         return Verdict("Ready", False, ClusterReason.ScaledToZero, "replicas is 0")
+    # Groups beyond those that are wanted are on their way out, or help over a rollout.
+    groups = [group for group in groups if group.index < rollout.wanted]
     serving = [group for group in groups if group.phase is GroupPhase.READY]
     if len(serving) < rollout.wanted:
         waiting = next((g for g in groups if g.phase is not GroupPhase.READY), None)

@@ -123,7 +123,7 @@ def container_cannot_start(group: Group) -> Finding | None:
             )
         last = container.get("lastState", {}).get("terminated") or {}
         ended = container.get("state", {}).get("terminated") or {}
-        if last.get("reason") == "OOMKilled" and not container.get("ready"):
+        if (ended or last).get("reason") == "OOMKilled" and not container.get("ready"):
             return Finding(
                 GroupPhase.FAILED,
                 ClusterReason.OutOfMemory,
@@ -196,6 +196,8 @@ CHECKS: tuple[Check, ...] = (
 
 def _containers(group: Group) -> Iterator[tuple[Manifest, Manifest]]:
     for pod in group.pods:
+        if "deletionTimestamp" in pod["metadata"]:
+            continue  # that its containers end is no failure
         for container in pod.get("status", {}).get("containerStatuses", []):
             yield pod, container
 

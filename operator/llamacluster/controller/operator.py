@@ -26,6 +26,9 @@ log = structlog.get_logger()
 RESYNC_SECONDS = 600.0
 """Every LlamaCluster is looked at this often without any event: what a watch missed heals."""
 
+Known = dict[str, tuple[str, int]]
+"""Uid and generation of each LlamaCluster, by key, as last seen."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -54,7 +57,7 @@ async def run(configuration: Configuration, options: Options) -> None:
             concurrency=options.concurrency,
             expected=(ApiError, aiohttp.ClientError, TimeoutError),
         )
-        known: set[str] = set()
+        known: Known = {}
         log.info(
             "operator started",
             version=__version__,
@@ -92,9 +95,7 @@ def settings(options: Options) -> kopf.OperatorSettings:
     return result
 
 
-def watches(
-    queue: WorkQueue, known: set[str], configuration: Configuration
-) -> kopf.OperatorRegistry:
+def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kopf.OperatorRegistry:
     """Handlers that turn every event of a LlamaCluster or of its objects into its key."""
     registry = kopf.OperatorRegistry()
 
@@ -103,12 +104,16 @@ def watches(
         return await connection_info(configuration)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def cluster_changed(namespace: str | None, name: str, **event: Any) -> None:
-        key = f"{namespace}/{name}"
+    async def cluster_changed(
+        namespace: str | None, name: str, uid: str, meta: kopf.Meta, **event: Any
+    ) -> None:
+        key, seen = f"{namespace}/{name}", (uid, meta["generation"])
         if event["type"] == "DELETED":
-            known.discard(key)
-        else:
-            known.add(key)
+            known.pop(key, None)
+        elif known.get(key) != seen:
+            # Not for a new status: it is our own, and while a group reports its progress each
+            # status would lead to the next one at once.
+            known[key] = seen
             await queue.add(key)
 
     @kopf.on.event("leaderworkerset.x-k8s.io", "v1", "leaderworkersets", registry=registry)
@@ -137,7 +142,7 @@ async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
     )
 
 
-async def _resync(queue: WorkQueue, known: set[str]) -> None:
+async def _resync(queue: WorkQueue, known: Known) -> None:
     while True:
         await asyncio.sleep(RESYNC_SECONDS)
         for key in sorted(known):

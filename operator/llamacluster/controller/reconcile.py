@@ -19,7 +19,7 @@ from llamacluster.controller.apply import (
     difference,
     with_digest,
 )
-from llamacluster.controller.conditions import refused
+from llamacluster.controller.conditions import delayed, refused
 from llamacluster.controller.events import transition_event
 from llamacluster.controller.kubeapi import (
     EVENTS,
@@ -84,10 +84,10 @@ class Reconciler:
             return None  # its objects go by their owner references, with or without us
         now = self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            cluster = LlamaCluster.model_validate(stored)
+            cluster = LlamaCluster.model_validate({**stored, "status": _known_status(stored)})
         except ValidationError as error:
             metadata = ObjectMeta.model_validate(stored["metadata"])
-            before = LlamaClusterStatus.model_validate(stored.get("status", {}))
+            before = _known_status(stored)
             found = refused(ClusterReason.InvalidSpec, _first_error(error))
             await self._say(metadata, before, refused_status(metadata, before, found, now), now)
             return None
@@ -97,7 +97,9 @@ class Reconciler:
             await self._apply(cluster, SERVICES, service(cluster))
             await self._apply(cluster, LEADERWORKERSETS, leader_worker_set(cluster, image))
         except PredecessorRemains as waiting:
-            log.info("waiting", message=str(waiting))
+            found = delayed(ClusterReason.PredecessorRemains, str(waiting))
+            status = refused_status(cluster.metadata, cluster.status, found, now)
+            await self._say(cluster.metadata, cluster.status, status, now)
             return SOON_SECONDS
         except Refused as refusal:
             found = refused(refusal.reason, refusal.message)
@@ -130,7 +132,7 @@ class Reconciler:
                     "this cluster has no LeaderWorkerSet: install LeaderWorkerSet v0.9 or newer, "
                     "see docs/install.md",
                 ) from error
-            if error.status in (400, 403, 422):
+            if error.status in (400, 403, 422) or "failed calling webhook" in error.message:
                 raise Refused(
                     ClusterReason.Rejected, f"the API server refused {kind} {name}: {error.message}"
                 ) from error
@@ -151,13 +153,25 @@ class Reconciler:
                 reason=event["reason"],
                 message=event["message"],
             )
-            await self.api.create(EVENTS, event)
+            try:
+                await self.api.create(EVENTS, event)
+            except ApiError as error:
+                # The status says the same, and is written.
+                log.warning("event not written", error=str(error))
 
     def _next_look(self, status: LlamaClusterStatus) -> float:
         """Often at first, seldom after a while."""
         newest = max(datetime.fromisoformat(group.since) for group in status.groups)
         age = (self.clock() - newest).total_seconds()
         return min(LATER_SECONDS, max(SOON_SECONDS, age / 10))
+
+
+def _known_status(stored: Manifest) -> LlamaClusterStatus:
+    """The stored status; an empty one if it is not one of ours, because it is made anew anyway."""
+    try:
+        return LlamaClusterStatus.model_validate(stored.get("status", {}))
+    except ValidationError:
+        return LlamaClusterStatus()
 
 
 def _first_error(error: ValidationError) -> str:

@@ -72,7 +72,12 @@ def status_manifest(metadata: ObjectMeta, status: LlamaClusterStatus) -> Manifes
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {"namespace": metadata.namespace, "name": metadata.name},
+        # With the uid, a status never ends up on a new object of the same name.
+        "metadata": {
+            "namespace": metadata.namespace,
+            "name": metadata.name,
+            "uid": metadata.uid,
+        },
         "status": as_manifest(status),
     }
 
