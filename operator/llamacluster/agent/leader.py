@@ -367,13 +367,15 @@ class Leader:
     def _wait(self, engine: _Engine, watch: _Watch, until: Callable[[], bool]) -> None:
         """Waits until that is so. Raises GroupError as soon as the group is broken."""
         assert engine.child is not None  # noqa: S101 - started
-        while not until():
+        while True:
             if self._stopping.is_set():
                 raise Stopped
             if watch.lost:
                 raise watch.lost
             if (code := engine.child.exit_code()) is not None:
                 raise self._why_it_ended(engine, code, watch)
+            if until():
+                return
             self._status.tokens_per_second = engine.log.tokens_per_second
             self._clock.wait(self._wake, WATCH_SECONDS if self._status.is_ready else HEALTH_SECONDS)
             self._wake.clear()
