@@ -1,0 +1,208 @@
+"""Ready, Progressing and Degraded: when each is true, and what it says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import Condition, ConditionStatus, GroupPhase, GroupStatus
+from llamacluster.controller.conditions import (
+    Rollout,
+    Verdict,
+    degraded,
+    delayed,
+    progressing,
+    ready,
+    refused,
+    verdicts,
+    with_history,
+)
+from tests.unit.controller.build import EARLIER, NOW, group_status
+
+DONE = Rollout(wanted=2, updated=2, observed=True)
+ONE = Rollout(wanted=1, updated=1, observed=True)
+
+
+def loading(index: int) -> GroupStatus:
+    return group_status(index, GroupPhase.LOADING, "Loading", "loading the model")
+
+
+def failed(index: int) -> GroupStatus:
+    return group_status(index, GroupPhase.FAILED, "OutOfMemory", "pod was killed")
+
+
+def stopping(index: int) -> GroupStatus:
+    return group_status(index, GroupPhase.STOPPING, "Stopping", "pod is being deleted")
+
+
+def unschedulable(index: int) -> GroupStatus:
+    return group_status(index, GroupPhase.PENDING, "Unschedulable", "no node for pod")
+
+
+@pytest.mark.parametrize(
+    ("case", "groups", "rollout", "status", "reason", "message"),
+    [
+        (
+            "all groups answer",
+            *([group_status(0), group_status(1)], DONE),
+            *(True, "Ready", "2 groups answering requests"),
+        ),
+        (
+            "the only group answers",
+            *([group_status(0)], Rollout(1, 1, observed=True)),
+            *(True, "Ready", "1 group answering requests"),
+        ),
+        (
+            "the first group that does not answer says why",
+            *([group_status(0), loading(1)], DONE),
+            *(False, "Loading", "group 1: loading the model"),
+        ),
+        (
+            "a single group is not named",
+            *([loading(0)], Rollout(1, 1, observed=True)),
+            *(False, "Loading", "loading the model"),
+        ),
+        (
+            "groups that do not exist yet",
+            *([group_status(0)], DONE),
+            *(False, "PodsPending", "1 groups do not exist yet"),
+        ),
+        (
+            "a surplus group does not stand in for a failed one",
+            *([failed(0), group_status(1)], Rollout(1, 1, observed=True)),
+            *(False, "OutOfMemory", "pod was killed"),
+        ),
+        (
+            "a surplus group that stops takes nothing from those that are wanted",
+            *([group_status(0), stopping(1)], Rollout(1, 1, observed=True)),
+            *(True, "Ready", "1 group answering requests"),
+        ),
+        (
+            "groups of an older spec answer",
+            *([group_status(0), group_status(1)], Rollout(2, 1, observed=True)),
+            *(False, "RollingOut", "1 of 2 groups have the newest spec"),
+        ),
+        (
+            "LeaderWorkerSet has not seen the newest spec",
+            *([group_status(0), group_status(1)], Rollout(2, 2, observed=False)),
+            *(False, "RollingOut", "of 2 groups"),
+        ),
+        (
+            "nothing is wanted",
+            *([], Rollout(0, 0, observed=True)),
+            *(False, "ScaledToZero", "replicas is 0"),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_ready(
+    case: str,
+    groups: list[GroupStatus],
+    rollout: Rollout,
+    status: bool,
+    reason: str,
+    message: str,
+) -> None:
+    verdict = ready(groups, rollout)
+    assert (verdict.status, verdict.reason) == (status, reason)
+    assert message in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("case", "groups", "rollout", "status", "reason"),
+    [
+        ("nothing moves", [group_status(0), group_status(1)], DONE, False, "AsExpected"),
+        ("a group loads", [group_status(0), loading(1)], DONE, True, "Loading"),
+        ("a failed group gets nowhere", [failed(0), group_status(1)], DONE, False, "AsExpected"),
+        ("groups are made", [group_status(0)], DONE, True, "PodsPending"),
+        ("a group is replaced", [loading(0)], Rollout(1, 0, observed=True), True, "RollingOut"),
+        ("a surplus group goes", [group_status(0), stopping(1)], ONE, True, "Stopping"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)  # fmt: skip
+def test_progressing(
+    case: str, groups: list[GroupStatus], rollout: Rollout, status: bool, reason: str
+) -> None:
+    verdict = progressing(groups, rollout)
+    assert (verdict.status, verdict.reason) == (status, reason)
+
+
+@pytest.mark.parametrize(
+    ("case", "groups", "status", "reason"),
+    [
+        ("all is well", [group_status(0), loading(1)], False, "AsExpected"),
+        ("a group failed", [group_status(0), failed(1)], True, "OutOfMemory"),
+        ("a pod fits nowhere", [unschedulable(0)], True, "Unschedulable"),
+        ("a failure comes before that", [unschedulable(0), failed(1)], True, "OutOfMemory"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_degraded(case: str, groups: list[GroupStatus], status: bool, reason: str) -> None:
+    verdict = degraded(groups)
+    assert (verdict.status, verdict.reason) == (status, reason)
+
+
+def test_what_is_refused_is_degraded_and_gets_nowhere() -> None:
+    found = refused(ClusterReason.NameConflict, "Service x exists already")
+    assert [(v.type, v.status) for v in found] == [
+        ("Ready", False),
+        ("Progressing", False),
+        ("Degraded", True),
+    ]
+    assert {v.message for v in found} == {"Service x exists already"}
+
+
+def test_what_passes_by_itself_is_progressing_and_not_degraded() -> None:
+    found = delayed(ClusterReason.PredecessorRemains, "still being removed")
+    assert [(v.type, v.status) for v in found] == [
+        ("Ready", False),
+        ("Progressing", True),
+        ("Degraded", False),
+    ]
+
+
+group_statuses = st.lists(
+    st.sampled_from([group_status, loading, failed, stopping, unschedulable]), max_size=5
+).map(lambda makers: [make(index) for index, make in enumerate(makers)])
+rollouts = st.builds(Rollout, st.integers(0, 4), st.integers(0, 4), observed=st.booleans())
+
+
+@given(group_statuses, rollouts)
+def test_every_condition_says_a_reason_and_a_message(
+    groups: list[GroupStatus], rollout: Rollout
+) -> None:
+    found = verdicts(groups, rollout)
+    assert [verdict.type for verdict in found] == ["Ready", "Progressing", "Degraded"]
+    assert all(verdict.reason and verdict.message for verdict in found)
+
+
+@given(group_statuses, rollouts)
+def test_ready_means_that_every_wanted_group_answers_with_the_newest_spec(
+    groups: list[GroupStatus], rollout: Rollout
+) -> None:
+    answering = {g.index for g in groups if g.phase is GroupPhase.READY}
+    whole = rollout.wanted > 0 and set(range(rollout.wanted)) <= answering
+    assert ready(groups, rollout).status == (whole and rollout.complete)
+
+
+def condition(status: ConditionStatus, reason: str = "Loading") -> Condition:
+    return Condition(
+        type="Ready",
+        status=status,
+        observed_generation=1,
+        last_transition_time=EARLIER,
+        reason=reason,
+        message="",
+    )
+
+
+def test_the_transition_time_moves_with_the_status_alone() -> None:
+    verdict = Verdict("Ready", False, "Probing", "making a token")
+    [kept] = with_history([verdict], [condition(ConditionStatus.FALSE)], 2, NOW)
+    [moved] = with_history([verdict], [condition(ConditionStatus.TRUE)], 2, NOW)
+    [new] = with_history([verdict], [], 2, NOW)
+    assert kept.last_transition_time == EARLIER
+    assert moved.last_transition_time == new.last_transition_time == NOW
+    assert (kept.reason, kept.observed_generation) == ("Probing", 2)

@@ -1,0 +1,206 @@
+"""Each state of the pods and each word of the agent leads to the right phase and reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from llamacluster.agent.contract import Phase
+from llamacluster.api.types import GroupPhase
+from llamacluster.controller import groups
+from llamacluster.controller.observation import Group, sorted_into_groups
+from tests.unit.controller import build
+from tests.unit.controller.build import EARLIER, NOW, pod, terminated, waiting
+
+LEADER, WORKERS = pod(0), (pod(1), pod(2))
+RUNNING = (LEADER, *WORKERS)
+LOADING = build.leader_status(Phase.Loading, "Loading", "loading the model", attached=2)
+
+
+@pytest.mark.parametrize(
+    ("case", "group", "phase", "reason", "message"),
+    [
+        (
+            "a ready leader is a ready group",
+            build.group(pod(0, ready=True), *WORKERS),
+            *(GroupPhase.READY, "Ready", "2 workers attached, answers requests"),
+        ),
+        (
+            "a leader that is being deleted is stopping, however ready it says it is",
+            build.group(pod(0, ready=True, deleting=True), *WORKERS, status=LOADING),
+            *(GroupPhase.STOPPING, "Stopping", "pod x-group-0 is being deleted"),
+        ),
+        (
+            "an evicted pod",
+            build.group(
+                LEADER,
+                pod(1, phase="Failed", reason="Evicted", message="The node was low on memory."),
+            ),
+            *(GroupPhase.FAILED, "Evicted"),
+            "pod x-group-0-1 failed: Evicted: The node was low on memory.",
+        ),
+        (
+            "a pod that a node refused without a word",
+            build.group(LEADER, pod(1, phase="Failed", reason="OutOfcpu")),
+            *(GroupPhase.FAILED, "Evicted", "pod x-group-0-1 failed: OutOfcpu"),
+        ),
+        (
+            "a worker that fits nowhere, in the scheduler's words",
+            build.group(LEADER, pod(1), build.unschedulable_pod(2), status=LOADING),
+            *(GroupPhase.PENDING, "Unschedulable"),
+            "no node for pod x-group-0-2: 0/3 nodes: too little memory",
+        ),
+        *(
+            (
+                f"an image that cannot be pulled: {reason}",
+                build.group(pod(0, phase="Pending", state=waiting(reason, "back-off 10s"))),
+                *(GroupPhase.FAILED, "ImagePullFailed"),
+                "pod x-group-0 cannot pull image localhost/engine:1: "
+                "check spec.image and spec.imagePullSecrets",
+            )
+            for reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
+        ),
+        (
+            "a container that cannot be made",
+            build.group(
+                pod(0, phase="Pending", state=waiting("CreateContainerConfigError", "no claim"))
+            ),
+            *(GroupPhase.FAILED, "ContainerFailed"),
+            "pod x-group-0: CreateContainerConfigError: no claim",
+        ),
+        (
+            "a container killed at its memory limit, started again",
+            build.group(LEADER, pod(1, last_state=terminated("OOMKilled", 137)), status=LOADING),
+            *(GroupPhase.FAILED, "OutOfMemory"),
+            "pod x-group-0-1 was killed at its memory limit: raise resources.limits.memory, "
+            "add workers, or use a smaller context",
+        ),
+        (
+            "a container just killed at its memory limit",
+            build.group(LEADER, pod(1, state=terminated("OOMKilled", 137))),
+            *(GroupPhase.FAILED, "OutOfMemory", "pod x-group-0-1 was killed"),
+        ),
+        (
+            "a container that ends again and again, with its last words",
+            build.group(
+                pod(
+                    0,
+                    state=waiting("CrashLoopBackOff", "back-off 40s"),
+                    last_state=terminated("Error", 2, "usage: ...\nunknown flag --foo\n"),
+                )
+            ),
+            *(GroupPhase.FAILED, "ContainerFailed"),
+            "container leader of pod x-group-0 ended with exit code 2: unknown flag --foo",
+        ),
+        (
+            "a container that ended without a word",
+            build.group(LEADER, pod(1, state=terminated("Error", 1))),
+            *(GroupPhase.FAILED, "ContainerFailed"),
+            "container worker of pod x-group-0-1 ended with exit code 1",
+        ),
+        (
+            "what the agent says, when nothing is wrong with the pods",
+            build.group(*RUNNING, status=LOADING),
+            *(GroupPhase.LOADING, "Loading", "loading the model"),
+        ),
+        (
+            "what the agent says of a worker that is being deleted and so has ended",
+            build.group(
+                LEADER,
+                pod(1, deleting=True, state=terminated("Completed", 0)),
+                pod(2),
+                status=build.leader_status(Phase.Failed, "WorkerLost", "x-group-0-1 is gone"),
+            ),
+            *(GroupPhase.FAILED, "WorkerLost", "x-group-0-1 is gone"),
+        ),
+        (
+            "what the agent says of a worker that was killed for memory once and runs again",
+            build.group(
+                LEADER,
+                pod(1, ready=True, last_state=terminated("OOMKilled", 137)),
+                pod(2),
+                status=LOADING,
+            ),
+            *(GroupPhase.LOADING, "Loading", "loading the model"),
+        ),
+        (
+            "no pod at all",
+            build.group(),
+            *(GroupPhase.PENDING, "PodsPending", "the leader pod does not exist yet"),
+        ),
+        (
+            "a leader without workers",
+            build.group(LEADER),
+            *(GroupPhase.PENDING, "PodsPending", "2 of 2 worker pods do not exist yet"),
+        ),
+        (
+            "pods that start",
+            build.group(LEADER, pod(1, phase="Pending"), pod(2, phase="Pending")),
+            *(GroupPhase.PENDING, "PodsPending", "x-group-0-1, x-group-0-2 not running yet"),
+        ),
+        (
+            "an agent that does not answer",
+            build.group(*RUNNING),
+            *(GroupPhase.PENDING, "AgentUnreachable", "does not answer the operator"),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_a_groups_state(
+    case: str, group: Group, phase: GroupPhase, reason: str, message: str
+) -> None:
+    found = groups.group_status(group, None, NOW)
+    assert (found.phase, found.reason) == (phase, reason)
+    assert message in found.message
+
+
+# Each of these speaks whatever the ones after it would say.
+FINDINGS = {
+    "Stopping": pod(0, deleting=True),
+    "Ready": pod(0, ready=True),
+    "Evicted": pod(1, phase="Failed", reason="Evicted"),
+    "Unschedulable": build.unschedulable_pod(2),
+    "ImagePullFailed": pod(3, state=waiting("ImagePullBackOff")),
+    "ContainerFailed": pod(4, state=terminated("Error", 1)),
+}
+
+
+@pytest.mark.parametrize("first", range(len(FINDINGS)))
+def test_what_kubernetes_says_comes_in_this_order_and_before_the_agent(first: int) -> None:
+    reasons, pods = list(FINDINGS)[first:], list(FINDINGS.values())[first:]
+    if first > 1:
+        pods.append(LEADER)
+    group = build.group(*reversed(pods), size=4, status=LOADING)
+    assert groups.group_status(group, None, NOW).reason == reasons[0]
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_of_the_agent_is_a_phase_of_the_group(phase: Phase) -> None:
+    group = build.group(*RUNNING, status=build.leader_status(phase))
+    assert groups.group_status(group, None, NOW).phase.value == phase.value
+
+
+def test_since_is_when_the_reason_changed_not_the_message() -> None:
+    group = build.group(*RUNNING, status=LOADING)
+    same = build.group_status(0, GroupPhase.LOADING, "Loading", "12 %")
+    other = build.group_status(0, GroupPhase.LOADING, "Probing", "")
+    assert groups.group_status(group, same, NOW).since == EARLIER
+    assert groups.group_status(group, other, NOW).since == NOW
+
+
+def test_attached_workers_are_counted_as_the_agent_says() -> None:
+    status = build.leader_status(attached=1)
+    assert (
+        groups.group_status(build.group(*RUNNING, status=status), None, NOW).workers_attached == 1
+    )
+    assert groups.group_status(build.group(*RUNNING), None, NOW).workers_attached == 0
+
+
+def test_pods_are_sorted_into_groups_by_leaderworkersets_labels() -> None:
+    stranger = pod(0)
+    stranger["metadata"]["labels"] = {"app": "debug"}
+    unlabelled: dict[str, object] = {"metadata": {"name": "y"}}
+    pods = [pod(2, group=1), pod(0, group=0), stranger, pod(1, group=1), unlabelled]
+    first, second = sorted_into_groups(pods, 2)
+    assert (first.index, first.leader, first.workers) == (0, pods[1], {})
+    assert (second.index, second.leader) == (1, None)
+    assert second.pods == [pods[3], pods[0]]
