@@ -8,6 +8,7 @@ workers' agents) costs a try nothing.
 
 from __future__ import annotations
 
+import shlex
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -320,7 +321,7 @@ class Leader:
             Reason.Loading,
             f"loading {model.bytes} bytes into {len(workers)} workers",
         )
-        self._log.info("starting engine", argv=" ".join(argv))
+        self._log.info("starting engine", argv=shlex.join(argv))
         engine.child = self._launcher.start(argv, line, self._wake.set)
         try:
             yield engine
