@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.kind import docker, gotools, host, nodeimage
+from tests.kind import docker, faults, gotools, host, nodeimage
 from tests.kind.command import CommandFailed, SetupError, run
 from tests.kind.steps import step
 
@@ -34,6 +34,7 @@ VERSION_COMMANDS = {
     "helm": ["version", "--short"],
 }
 SECONDS_UNTIL_READY = 240
+SECONDS_TO_COME_BACK = 60
 
 
 class Cluster:
@@ -64,7 +65,9 @@ class Cluster:
             engine = docker.find_or_start()
             # All of them now: what cannot be had is better said before anything is made.
             kind, *_ = [tool(name) for name in LEAST_VERSIONS]
-            if not self._is_whole(engine):
+            if self._is_whole(engine) and self._comes_back():
+                self._heal()
+            else:
                 if self._containers(engine):
                     with step(f"Cluster {self.name}: remove what an earlier run left"):
                         self._delete(engine, kind)
@@ -161,9 +164,38 @@ class Cluster:
         states = self._containers(engine)
         return (
             sorted(states) == made["nodes"]
-            and all(state in ("running", "paused") for state in states.values())
+            and all(state == "running" for state in states.values())
             and self.kubeconfig.exists()
         )
+
+    def _comes_back(self) -> bool:
+        """Whether its API server answers, or soon does, after its nodes were restarted."""
+        if self._answers():
+            return True
+        with step(f"Cluster {self.name}: wait for its API server") as now:
+            deadline = time.monotonic() + SECONDS_TO_COME_BACK
+            while time.monotonic() < deadline:
+                if self._answers():
+                    return True
+                time.sleep(1)
+            now.note = "it does not answer; the cluster is made anew"
+        return False
+
+    def _heal(self) -> None:
+        """Take back the cuts that an interrupted test left."""
+        with ThreadPoolExecutor() as pool:
+            cut = list(pool.map(faults.is_cut, nodes := self.nodes()))
+        for node, left in zip(nodes, cut, strict=True):
+            if left:
+                with step(f"Cluster {self.name}: take back a cut left on {node}"):
+                    faults.heal(node)
+
+    def _answers(self) -> bool:
+        try:
+            self.kubectl("get", "--raw=/readyz", "--request-timeout=5s", timeout=20)
+        except CommandFailed:
+            return False
+        return True
 
     def _create(self, engine: docker.Engine, kind: str) -> None:
         host.save_sysctls()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -222,11 +221,8 @@ def _clean_up_after_a_killed_engine() -> None:
 
 
 def _another_dockerd() -> bool:
-    for comm in Path("/proc").glob("[0-9]*/comm"):
-        with contextlib.suppress(OSError):
-            if comm.read_text().strip() == "dockerd":
-                return True
-    return False
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return any(host.program_of(pid) == "dockerd" for pid in pids)
 
 
 def stop() -> bool:
@@ -236,12 +232,9 @@ def stop() -> bool:
         return False
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 60
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        # Our own child (started by this very process) has to be collected to be gone.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+    while host.program_of(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if Path(f"/proc/{pid}").exists():
+    if host.program_of(pid):
         os.kill(pid, signal.SIGKILL)
     pid_file().unlink(missing_ok=True)
     return True

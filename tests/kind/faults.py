@@ -196,6 +196,11 @@ def heal(node: str) -> None:
                     _on(node, tool, "-w", "-t", table, "-D", *words[1:])
 
 
+def is_cut(node: str) -> bool:
+    """Whether a cut made on this node was not healed."""
+    return COMMENT in _on(node, "sh", "-c", "iptables-save; ip6tables-save")
+
+
 def cut_rules(peers: list[str] | None, directions: tuple[str, ...]) -> list[tuple[str, list[str]]]:
     """Rules (tool, arguments after -A/-D) that drop what passes a node's outer interface.
 

@@ -84,13 +84,22 @@ def lacks_sys_resource() -> bool:
 
 
 def pid_runs(pid_file: Path, program: str) -> int | None:
-    """The pid in a file, if a process with this program name has it now."""
+    """The pid in a file, if a live process with this program name has it now."""
     try:
         pid = int(pid_file.read_text().strip())
-        name = Path(f"/proc/{pid}/comm").read_text().strip()
     except (OSError, ValueError):
         return None
-    return pid if name == program[:15] else None
+    return pid if program_of(pid) == program[:15] else None
+
+
+def program_of(pid: int) -> str | None:
+    """Name (15 characters at most) of a live process; a zombie, which nobody collects, is none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    return None if fields.get("State", "Z").startswith("Z") else fields.get("Name")
 
 
 # Packages

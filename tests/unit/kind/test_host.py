@@ -1,4 +1,5 @@
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,18 @@ def test_mounts_are_taken_off_deepest_first() -> None:
 def test_a_pid_file_counts_only_while_its_program_runs(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     pid_file.write_text(f"{os.getpid()}\n")
-    name = Path("/proc/self/comm").read_text().strip()
+    name = host.program_of(os.getpid())
+    assert name
     assert host.pid_runs(pid_file, name) == os.getpid()
     assert host.pid_runs(pid_file, "dockerd") is None
     pid_file.write_text("not a number")
     assert host.pid_runs(pid_file, name) is None
     assert host.pid_runs(tmp_path / "none", name) is None
+
+
+def test_a_process_that_ended_and_that_nobody_collected_does_not_run() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert Path(f"/proc/{child.pid}").exists()
+    assert host.program_of(child.pid) is None
+    child.wait()
