@@ -57,3 +57,52 @@ def test_a_process_that_ended_and_that_nobody_collected_does_not_run() -> None:
     assert Path(f"/proc/{child.pid}").exists()
     assert host.program_of(child.pid) is None
     child.wait()
+
+
+@pytest.fixture
+def sysctls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine of which we are root, with two sysctls of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(host, "is_root", lambda: True)
+    monkeypatch.setattr(host, "sysctl_path", lambda name: tmp_path / name)
+    (tmp_path / "kernel.panic").write_text("1\n")
+    (tmp_path / "net.ipv4.ip_forward").write_text("0\n")
+    return tmp_path
+
+
+def change(folder: Path) -> None:
+    """What a kubelet and a Docker engine do."""
+    (folder / "kernel.panic").write_text("10\n")
+    (folder / "net.ipv4.ip_forward").write_text("1\n")
+
+
+def values(folder: Path) -> tuple[str, str]:
+    panic, forward = (folder / "kernel.panic", folder / "net.ipv4.ip_forward")
+    return panic.read_text().strip(), forward.read_text().strip()
+
+
+def test_the_machines_sysctls_come_back_in_two_parts(sysctls: Path) -> None:
+    host.save_sysctls()
+    change(sysctls)
+    host.restore_sysctls(engine=False)
+    assert values(sysctls) == ("1", "1"), "a running engine lost what it needs"
+    host.restore_sysctls(engine=True)
+    assert values(sysctls) == ("1", "0")
+
+
+def test_a_second_run_keeps_the_values_that_the_first_saved(sysctls: Path) -> None:
+    host.save_sysctls()
+    change(sysctls)
+    host.save_sysctls()
+    host.restore_sysctls(engine=True)
+    assert values(sysctls) == ("1", "0")
+
+
+def test_values_saved_before_a_reboot_are_not_used(
+    sysctls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.save_sysctls()
+    change(sysctls)
+    monkeypatch.setattr(host, "boot_id", lambda: "another boot")
+    host.restore_sysctls(engine=True)
+    assert values(sysctls) == ("10", "1")
