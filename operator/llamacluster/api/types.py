@@ -384,6 +384,7 @@ class ObjectMeta(ApiModel):
     namespace: str
     uid: str = ""
     generation: int = 0
+    resource_version: str = ""
     deletion_timestamp: str | None = None
 
 

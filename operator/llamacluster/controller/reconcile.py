@@ -132,7 +132,7 @@ class Reconciler:
                     "this cluster has no LeaderWorkerSet: install LeaderWorkerSet v0.9 or newer, "
                     "see docs/install.md",
                 ) from error
-            if error.status in (400, 403, 422) or "failed calling webhook" in error.message:
+            if _is_refusal(error):
                 raise Refused(
                     ClusterReason.Rejected, f"the API server refused {kind} {name}: {error.message}"
                 ) from error
@@ -164,6 +164,15 @@ class Reconciler:
         newest = max(datetime.fromisoformat(group.since) for group in status.groups)
         age = (self.clock() - newest).total_seconds()
         return min(LATER_SECONDS, max(SOON_SECONDS, age / 10))
+
+
+def _is_refusal(error: ApiError) -> bool:
+    """Whether the API server will say the same again until a person changes something."""
+    return error.status in (400, 403, 422) or (
+        error.status == 500
+        # A webhook that is down or not installed right; a field that an older CRD does not know.
+        and ("failed calling webhook" in error.message or "typed patch object" in error.message)
+    )
 
 
 def _known_status(stored: Manifest) -> LlamaClusterStatus:

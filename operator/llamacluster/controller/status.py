@@ -72,11 +72,12 @@ def status_manifest(metadata: ObjectMeta, status: LlamaClusterStatus) -> Manifes
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        # With the uid, a status never ends up on a new object of the same name.
+        # With the version, a status that was made from an older spec, or from a deleted object of
+        # the same name, is refused.
         "metadata": {
             "namespace": metadata.namespace,
             "name": metadata.name,
-            "uid": metadata.uid,
+            "resourceVersion": metadata.resource_version,
         },
         "status": as_manifest(status),
     }

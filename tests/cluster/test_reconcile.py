@@ -1,0 +1,394 @@
+"""The real reconcile on a real API server, without an operator's process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from llamacluster.controller.agents import AgentsByApiServer
+from llamacluster.controller.kubeapi import (
+    LEADERWORKERSETS,
+    LLAMACLUSTERS,
+    PODS,
+    SERVICES,
+    KubeApi,
+)
+from llamacluster.controller.reconcile import Reconciler
+from tests.build import IMAGE, Manifest, manifest
+from tests.kind.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+PATIENCE_SECONDS = 60
+
+
+@dataclass
+class World:
+    """A namespace, and who does what in it."""
+
+    cluster: Cluster
+    api: KubeApi
+    namespace: str
+
+    def person(self, *args: str, stdin: Manifest | None = None) -> str:
+        """A person's kubectl in the namespace."""
+        text = json.dumps(stdin) if stdin else None
+        return self.cluster.kubectl(f"--namespace={self.namespace}", *args, stdin=text)
+
+    def creates(self, name: str = "x", **spec: Any) -> None:
+        """A person makes a LlamaCluster; without pods unless the test wants them."""
+        spec = {"replicas": 0, **spec}
+        self.person("create", "-f", "-", stdin=manifest(name, self.namespace, **spec))
+
+    def patches(self, what: str, changes: Manifest) -> None:
+        """A person changes an object by a merge patch."""
+        self.person("patch", what, "--type=merge", f"--patch={json.dumps(changes)}")
+
+    async def reconcile(self, name: str = "x") -> int:
+        """One reconcile by an operator that just started; returns its writes."""
+        before = self.api.writes
+        operator = Reconciler(self.api, AgentsByApiServer(self.api), IMAGE)
+        await operator(f"{self.namespace}/{name}")
+        return self.api.writes - before
+
+    async def settle(self, name: str = "x") -> None:
+        """Reconcile until LeaderWorkerSet has nothing new to say."""
+        await self.until(lambda: self._is_quiet(name))
+
+    async def _is_quiet(self, name: str) -> bool:
+        group_set = await self.api.get(LEADERWORKERSETS, self.namespace, f"{name}-group")
+        seen = bool(
+            group_set
+            and group_set.get("status", {}).get("observedGeneration")
+            == group_set["metadata"]["generation"]
+        )
+        return await self.reconcile(name) == 0 and seen
+
+    async def until(self, condition: Callable[[], Any]) -> None:
+        """Wait until it holds; fails after a while."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await condition():  # noqa: ASYNC110 - other processes make it true
+                await asyncio.sleep(0.1)
+
+    async def get(self, what: Any, name: str) -> Manifest:
+        found = await self.api.get(what, self.namespace, name)
+        assert found is not None
+        return found
+
+    async def gone(self, what: Any, name: str) -> bool:
+        return await self.api.get(what, self.namespace, name) is None
+
+    async def condition(self, type_: str, name: str = "x") -> Manifest:
+        status = (await self.get(LLAMACLUSTERS, name))["status"]
+        found: Manifest = next(c for c in status["conditions"] if c["type"] == type_)
+        return found
+
+
+@pytest.fixture
+def world(api_server: Cluster, api: KubeApi, namespace: str) -> World:
+    return World(api_server, api, namespace)
+
+
+async def test_the_first_reconcile_makes_the_objects_and_the_next_ones_write_nothing(
+    world: World,
+) -> None:
+    world.creates()
+    assert await world.reconcile() == 4  # Service, LeaderWorkerSet, status, event
+    await world.settle()
+    assert [await world.reconcile() for _ in range(3)] == [0, 0, 0]
+
+    service = await world.get(SERVICES, "x")
+    group_set = await world.get(LEADERWORKERSETS, "x-group")
+    owner = await world.get(LLAMACLUSTERS, "x")
+    for made in (service, group_set):
+        [reference] = made["metadata"]["ownerReferences"]
+        assert reference["uid"] == owner["metadata"]["uid"]
+        assert reference["controller"] is True
+
+
+async def test_awkward_but_valid_values_are_applied_once(world: World) -> None:
+    """The API server and LeaderWorkerSet's webhook write some values in their own way."""
+    world.creates(
+        model={"uri": "https://h/m.gguf?download=true", "storage": {"size": "0.5Gi"}},
+        workers={
+            "count": 2,
+            "resources": {
+                "limits": {"cpu": 1, "memory": "1024Mi", "ephemeral-storage": "2000M"},
+                "requests": {"cpu": "0.5", "memory": "1.5e8"},
+            },
+            "nodeSelector": {},
+            "tolerations": [
+                {"key": "a", "operator": "Equal", "value": ""},
+                {"operator": "Exists", "tolerationSeconds": 0, "effect": "NoExecute"},
+            ],
+            "affinity": {
+                "nodeAffinity": {},
+                "podAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": [
+                        {"topologyKey": "zone", "labelSelector": {}}
+                    ]
+                },
+            },
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "zone",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {
+                        "matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]
+                    },
+                }
+            ],
+            "metadata": {"labels": {"a": ""}, "annotations": {"b": ""}},
+        },
+        leader={
+            "resources": {"limits": {"cpu": "1000m", "memory": "1.5Gi"}},
+            "topologySpreadConstraints": [],
+        },
+        inference={"extraArgs": ["--", "--temp", "$(X)", "é"]},
+        server={"port": 9000, "service": {"type": "NodePort", "annotations": {}}},
+        imagePullSecrets=[{"name": "a"}, {"name": "b"}],
+    )
+    await world.reconcile()
+    first = await world.get(LEADERWORKERSETS, "x-group")
+    await world.settle()
+    assert [await world.reconcile() for _ in range(2)] == [0, 0]
+    last = await world.get(LEADERWORKERSETS, "x-group")
+    assert last["metadata"]["generation"] == first["metadata"]["generation"]
+
+
+async def test_a_changed_spec_is_applied_and_nothing_else_is(world: World) -> None:
+    world.creates()
+    await world.settle()
+    service = await world.get(SERVICES, "x")
+    world.patches("llc/x", {"spec": {"inference": {"contextSize": 8192}}})
+    await world.settle()
+    group_set = await world.get(LEADERWORKERSETS, "x-group")
+    leader = group_set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]
+    assert "--context-size=8192" in leader["containers"][0]["args"]
+    unchanged = await world.get(SERVICES, "x")
+    assert unchanged["metadata"]["resourceVersion"] == service["metadata"]["resourceVersion"]
+
+
+async def test_what_others_add_to_our_objects_stays_and_costs_no_write(world: World) -> None:
+    world.creates()
+    await world.settle()
+    world.person("create", "configmap", "other-owner")
+    other = json.loads(world.person("get", "configmap", "other-owner", "-o", "json"))
+    reference = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "name": "other-owner",
+        "uid": other["metadata"]["uid"],
+    }
+    for what in ("service/x", "lws/x-group"):
+        world.person("label", what, "theirs=1")
+        world.person("annotate", what, "theirs=1")
+        append = [{"op": "add", "path": "/metadata/ownerReferences/-", "value": reference}]
+        world.person("patch", what, "--type=json", f"--patch={json.dumps(append)}")
+    extra = {"name": "extra", "port": 99, "protocol": "TCP"}
+    append = [{"op": "add", "path": "/spec/ports/-", "value": extra}]
+    world.person("patch", "service/x", "--type=json", f"--patch={json.dumps(append)}")
+    world.patches("service/x", {"spec": {"sessionAffinity": "ClientIP"}})
+    world.patches(
+        "lws/x-group",
+        {"spec": {"rolloutStrategy": {"rollingUpdateConfiguration": {"maxUnavailable": 2}}}},
+    )
+    await world.settle()
+    assert await world.reconcile() == 0
+
+    # And stays when we write for a reason of our own.
+    world.patches("llc/x", {"spec": {"server": {"port": 9000}}})
+    await world.settle()
+    service = await world.get(SERVICES, "x")
+    group_set = await world.get(LEADERWORKERSETS, "x-group")
+    for ours in (service, group_set):
+        assert ours["metadata"]["labels"]["theirs"] == "1"
+        assert ours["metadata"]["annotations"]["theirs"] == "1"
+        assert len(ours["metadata"]["ownerReferences"]) == 2
+    assert {port["port"] for port in service["spec"]["ports"]} == {9000, 99}
+    assert service["spec"]["sessionAffinity"] == "ClientIP"
+    strategy = group_set["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
+    assert strategy["maxUnavailable"] == 2
+
+
+@pytest.mark.parametrize(
+    ("what", "resource", "name", "changes"),
+    [
+        ("service/x", SERVICES, "x", {"spec": {"selector": {"llamacluster.dev/cluster": "y"}}}),
+        ("lws/x-group", LEADERWORKERSETS, "x-group", {"spec": {"replicas": 0}}),
+        (
+            "lws/x-group",
+            *(LEADERWORKERSETS, "x-group"),
+            {"metadata": {"labels": {"llamacluster.dev/cluster": "y"}}},
+        ),
+    ],
+)
+async def test_a_foreign_edit_of_what_we_own_is_taken_back(
+    world: World, what: str, resource: Any, name: str, changes: Manifest
+) -> None:
+    # No node has this label: pods wait, and none runs.
+    nowhere = {"count": 1, "nodeSelector": {"no": "node"}}
+    world.creates(replicas=1, workers=nowhere, leader={"nodeSelector": {"no": "node"}})
+    await world.settle()
+    before = await world.get(resource, name)
+    world.patches(what, changes)
+    assert await world.reconcile() >= 1
+    await world.settle()
+    after = await world.get(resource, name)
+    assert after["spec"] == before["spec"]
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+
+
+async def test_a_service_of_somebody_else_is_left_alone_and_said(world: World) -> None:
+    world.person("create", "service", "clusterip", "x", "--tcp=80:80")
+    theirs = await world.get(SERVICES, "x")
+    world.creates()
+    await world.reconcile()
+
+    found = await world.condition("Ready")
+    assert (found["status"], found["reason"]) == ("False", "NameConflict")
+    assert "Service x exists already" in found["message"]
+    assert "delete it, or give the LlamaCluster another name" in found["message"]
+    assert (await world.condition("Degraded"))["status"] == "True"
+    assert await world.get(SERVICES, "x") == theirs
+    assert await world.reconcile() == 0
+    events = world.person("get", "events", "--field-selector=reason=NameConflict", "-o", "name")
+    assert len(events.splitlines()) == 1
+
+    world.person("delete", "service", "x")
+    await world.settle()
+    assert (await world.condition("Ready"))["reason"] == "ScaledToZero"
+    assert (await world.condition("Degraded"))["status"] == "False"
+
+
+async def test_nothing_is_written_on_the_users_object_but_its_status(world: World) -> None:
+    world.creates()
+    before = await world.get(LLAMACLUSTERS, "x")
+    await world.settle()
+    after = await world.get(LLAMACLUSTERS, "x")
+    assert after["spec"] == before["spec"]
+    for volatile in ("managedFields", "resourceVersion"):
+        del before["metadata"][volatile], after["metadata"][volatile]
+    assert after["metadata"] == before["metadata"]
+
+
+async def test_a_deleted_cluster_leaves_nothing_behind_without_an_operator(world: World) -> None:
+    world.creates(
+        replicas=1,
+        model={"uri": "http://models/m.gguf", "storage": {"size": "1Mi"}},
+        workers={"count": 1},
+    )
+    await world.settle()
+    await world.until(lambda: _has_pods(world, 2))
+    claims = json.loads(world.person("get", "pvc", "-o", "json"))["items"]
+    assert claims
+
+    world.person("delete", "llc", "x", "--wait=false")
+    kinds = "lws,services,statefulsets,pods,persistentvolumeclaims,controllerrevisions"
+
+    async def nothing_is_left() -> bool:
+        return not world.person("get", kinds, "-o", "name").strip()
+
+    await world.until(nothing_is_left)
+
+
+async def _has_pods(world: World, count: int) -> bool:
+    pods = await world.api.list(PODS, world.namespace, "llamacluster.dev/cluster=x")
+    return len(pods) == count
+
+
+async def test_a_cluster_can_be_made_again_at_once_under_its_name(world: World) -> None:
+    world.creates()
+    await world.settle()
+    old = await world.get(LEADERWORKERSETS, "x-group")
+    world.person("delete", "llc", "x", "--wait=false")
+    world.creates()
+    await world.reconcile()  # the predecessor's objects may or may not be there still
+    await world.settle()
+    new = await world.get(LEADERWORKERSETS, "x-group")
+    owner = await world.get(LLAMACLUSTERS, "x")
+    assert new["metadata"]["uid"] != old["metadata"]["uid"]
+    assert new["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"]
+
+
+async def test_objects_of_a_predecessor_are_waited_for_and_said(world: World) -> None:
+    world.creates()
+    await world.settle()
+    # Held back by a finalizer, as if its removal took long.
+    world.patches("service/x", {"metadata": {"finalizers": ["test.llamacluster.dev/hold"]}})
+    world.person("delete", "llc", "x")
+    world.creates()
+    await world.reconcile()
+    found = await world.condition("Ready")
+    assert found["reason"] == "PredecessorRemains"
+    assert "Service x of the deleted LlamaCluster is still being removed" in found["message"]
+    assert (await world.condition("Progressing"))["status"] == "True"
+    assert (await world.condition("Degraded"))["status"] == "False"
+    assert await world.reconcile() == 0
+
+    world.patches("service/x", {"metadata": {"finalizers": None}})
+    await world.settle()
+    assert (await world.condition("Ready"))["reason"] == "ScaledToZero"
+
+
+async def test_foreground_deletion_gets_no_new_children(world: World) -> None:
+    world.creates()
+    await world.settle()
+    world.patches("llc/x", {"metadata": {"finalizers": ["test.llamacluster.dev/hold"]}})
+    world.person("delete", "llc", "x", "--cascade=foreground", "--wait=false")
+    world.person("delete", "lws", "x-group", "service", "x", "--ignore-not-found")
+    assert await world.reconcile() == 0
+    assert await world.gone(LEADERWORKERSETS, "x-group")
+    world.patches("llc/x", {"metadata": {"finalizers": None}})
+    await world.until(lambda: world.gone(LLAMACLUSTERS, "x"))
+
+
+async def test_the_scale_subresource_scales_the_groups(world: World) -> None:
+    world.creates()
+    await world.settle()
+    world.patches("llc/x", {"spec": {"leader": {"nodeSelector": {"no": "node"}}}})
+    world.person("scale", "llc/x", "--replicas=2")
+    await world.settle()
+    group_set = await world.get(LEADERWORKERSETS, "x-group")
+    assert group_set["spec"]["replicas"] == 2
+    scale = json.loads(
+        world.person(
+            "get", "--raw",
+            f"/apis/llamacluster.dev/v1alpha1/namespaces/{world.namespace}/llamaclusters/x/scale",
+        )
+    )  # fmt: skip
+    assert scale["spec"]["replicas"] == 2
+    assert "llamacluster.dev/cluster=x" in scale["status"]["selector"]
+
+
+async def test_a_pod_that_fits_nowhere_is_said_in_the_schedulers_words(world: World) -> None:
+    world.creates(
+        replicas=1,
+        workers={"count": 1, "nodeSelector": {"no": "node"}},
+        leader={"nodeSelector": {"no": "node"}},
+    )
+
+    async def unschedulable() -> bool:
+        await world.reconcile()
+        return bool((await world.condition("Ready"))["reason"] == "Unschedulable")
+
+    await world.until(unschedulable)
+    assert (
+        "didn't match Pod's node affinity/selector" in (await world.condition("Ready"))["message"]
+    )
+    assert (await world.condition("Degraded"))["status"] == "True"
+
+
+async def test_what_the_api_server_refuses_is_said_in_its_words(world: World) -> None:
+    world.creates(server={"service": {"annotations": {"not an annotation": "x"}}})
+    await world.reconcile()
+    found = await world.condition("Ready")
+    assert found["reason"] == "Rejected"
+    assert "refused Service x" in found["message"]
+    assert "not an annotation" in found["message"]

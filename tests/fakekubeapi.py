@@ -1,0 +1,145 @@
+"""An API server in memory. tests/cluster/test_kubeapi.py holds it and the real one to the same
+behaviour."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubernetes.aio.dynamic import Resource
+
+from llamacluster.controller.kubeapi import ApiError, KubeApi
+from tests.build import Manifest
+
+Key = tuple[str, str, str]
+"""Plural, namespace and name."""
+
+
+@dataclass
+class FakeKubeApi(KubeApi):
+    """Stores objects by server-side apply of one field manager, beside edits by others."""
+
+    objects: dict[Key, Manifest] = field(default_factory=dict)
+    refusals: dict[str, ApiError] = field(default_factory=dict)
+    """Errors that writes of a kind (by plural, or plural/status) meet."""
+    unknown: set[str] = field(default_factory=set)
+    """Plurals that the API server does not know."""
+    writes: int = 0
+
+    def __post_init__(self) -> None:
+        self._applied: dict[Key, Manifest] = {}
+        self._versions = itertools.count(1)
+        self._names = itertools.count(1)
+
+    # As the operator sees it
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        return copy.deepcopy(self.objects.get((resource.name, namespace, name)))
+
+    async def list(self, resource: Resource, namespace: str, selector: str) -> list[Manifest]:
+        wanted = dict(term.split("=", 1) for term in selector.split(","))
+        return [
+            copy.deepcopy(stored)
+            for (plural, place, _), stored in self.objects.items()
+            if (plural, place) == (resource.name, namespace)
+            and wanted.items() <= stored["metadata"].get("labels", {}).items()
+        ]
+
+    async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
+        key = self._write(resource.name, manifest)
+        wanted = copy.deepcopy(manifest)
+        if key not in self.objects:
+            self.put(resource, wanted)
+        else:
+            live = self.objects[key]
+            before = copy.deepcopy(live)
+            _remove(live, self._applied.get(key, {}), wanted)
+            _merge(live, wanted)
+            if live != before:
+                self._bump(live, spec_changed=live.get("spec") != before.get("spec"))
+        self._applied[key] = copy.deepcopy(manifest)
+        return copy.deepcopy(self.objects[key])
+
+    async def apply_status(self, resource: Resource, manifest: Manifest) -> Manifest:
+        key = self._write(f"{resource.name}/status", manifest, resource.name)
+        live = self.objects.get(key)
+        if live is None:
+            raise ApiError(404, f'{resource.name} "{key[2]}" not found')
+        seen = manifest["metadata"].get("resourceVersion", live["metadata"]["resourceVersion"])
+        if seen != live["metadata"]["resourceVersion"]:
+            raise ApiError(409, "the object has been modified")
+        if live.get("status") != manifest["status"]:
+            live["status"] = copy.deepcopy(manifest["status"])
+            self._bump(live, spec_changed=False)
+        return copy.deepcopy(live)
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        manifest = copy.deepcopy(manifest)
+        metadata = manifest["metadata"]
+        if "name" not in metadata:
+            metadata["name"] = f"{metadata.pop('generateName')}{next(self._names):05}"
+        self._write(resource.name, manifest)
+        return self.put(resource, manifest)
+
+    async def get_raw(self, path: str, seconds: float) -> Manifest:  # noqa: ARG002
+        raise ApiError(404, f"nothing at {path}")
+
+    # As everybody else sees it
+
+    def put(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Store an object that somebody else made."""
+        stored = copy.deepcopy(manifest)
+        metadata = stored["metadata"]
+        number = next(self._versions)
+        metadata.setdefault("uid", f"00000000-0000-0000-0000-{number:012}")
+        metadata["resourceVersion"] = str(number)
+        metadata.setdefault("generation", 1)
+        self.objects[resource.name, metadata["namespace"], metadata["name"]] = stored
+        return copy.deepcopy(stored)
+
+    def edit(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> None:
+        """A change by somebody else."""
+        live = self.objects[resource.name, namespace, name]
+        before = copy.deepcopy(live.get("spec"))
+        _merge(live, changes)
+        self._bump(live, spec_changed=live.get("spec") != before)
+
+    def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """Remove an object."""
+        key = (resource.name, namespace, name)
+        del self.objects[key]
+        self._applied.pop(key, None)
+
+    def _write(self, what: str, manifest: Manifest, plural: str | None = None) -> Key:
+        plural = plural or what
+        self.writes += 1
+        if plural in self.unknown:
+            raise ApiError(404, "the server could not find the requested resource")
+        if what in self.refusals:
+            raise self.refusals[what]
+        return plural, manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+
+    def _bump(self, live: Manifest, *, spec_changed: bool) -> None:
+        live["metadata"]["resourceVersion"] = str(next(self._versions))
+        if spec_changed:
+            live["metadata"]["generation"] += 1
+
+
+def _merge(live: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Put `wanted` into `live`. Lists are replaced; the real server merges some of them."""
+    for key, value in wanted.items():
+        if isinstance(value, dict) and isinstance(live.get(key), dict):
+            _merge(live[key], value)
+        else:
+            live[key] = copy.deepcopy(value)
+
+
+def _remove(live: dict[str, Any], applied: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Take out of `live` what was applied before and is not wanted any more."""
+    for key, value in applied.items():
+        if key not in wanted:
+            live.pop(key, None)
+        elif isinstance(value, dict) and isinstance(live.get(key), dict):
+            _remove(live[key], value, wanted[key])

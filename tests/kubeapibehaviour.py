@@ -1,0 +1,183 @@
+"""What the operator relies on of an API server: a test class for the real one and for the fake."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pytest
+
+from llamacluster.controller.kubeapi import EVENTS, LLAMACLUSTERS, SERVICES, ApiError, KubeApi
+from llamacluster.resources.metadata import FIELD_MANAGER
+from tests.build import Manifest, manifest
+
+
+class Server(Protocol):
+    """An API server, and what somebody else does with it."""
+
+    namespace: str
+
+    @property
+    def api(self) -> KubeApi: ...
+
+    def put_cluster(self, manifest: Manifest) -> None:
+        """Somebody makes a LlamaCluster."""
+
+    def edit_service(self, name: str, changes: Manifest) -> None:
+        """Somebody changes a Service by a merge patch."""
+
+    def delete_service(self, name: str) -> None:
+        """Somebody deletes a Service."""
+
+
+def a_service(server: Server, name: str = "s", **changes: Manifest) -> Manifest:
+    """A Service as the operator would apply it."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": name,
+            "namespace": server.namespace,
+            "labels": {"a": "1", "b": "1"},
+            **changes.get("metadata", {}),
+        },
+        "spec": {
+            "selector": {"app": "x"},
+            "ports": [{"name": "http", "port": 80, "protocol": "TCP"}],
+            **changes.get("spec", {}),
+        },
+    }
+
+
+class KubeApiBehaviour:
+    """Subclasses give a fixture `server`."""
+
+    async def test_what_is_not_there_is_none(self, server: Server) -> None:
+        assert await server.api.get(SERVICES, server.namespace, "s") is None
+
+    async def test_an_applied_object_can_be_read(self, server: Server) -> None:
+        await server.api.apply(SERVICES, a_service(server))
+        live = await server.api.get(SERVICES, server.namespace, "s")
+        assert live is not None
+        assert live["kind"] == "Service"
+        assert live["metadata"]["uid"]
+        assert live["spec"]["selector"] == {"app": "x"}
+
+    async def test_the_same_apply_again_changes_nothing(self, server: Server) -> None:
+        first = await server.api.apply(SERVICES, a_service(server))
+        second = await server.api.apply(SERVICES, a_service(server))
+        assert first["metadata"]["resourceVersion"] == second["metadata"]["resourceVersion"]
+
+    async def test_what_others_added_stays(self, server: Server) -> None:
+        await server.api.apply(SERVICES, a_service(server))
+        others = {
+            "metadata": {"labels": {"theirs": "1"}, "annotations": {"theirs": "1"}},
+            "spec": {"sessionAffinity": "ClientIP"},
+        }
+        server.edit_service("s", others)
+        after = await server.api.apply(SERVICES, a_service(server))
+        assert after["metadata"]["labels"] == {"a": "1", "b": "1", "theirs": "1"}
+        assert after["metadata"]["annotations"] == {"theirs": "1"}
+        assert after["spec"]["sessionAffinity"] == "ClientIP"
+
+    async def test_what_others_changed_is_taken_back(self, server: Server) -> None:
+        await server.api.apply(SERVICES, a_service(server))
+        server.edit_service("s", {"metadata": {"labels": {"a": "theirs"}}})
+        after = await server.api.apply(SERVICES, a_service(server))
+        assert after["metadata"]["labels"]["a"] == "1"
+
+    async def test_what_is_not_applied_any_more_goes(self, server: Server) -> None:
+        await server.api.apply(SERVICES, a_service(server))
+        after = await server.api.apply(SERVICES, a_service(server, metadata={"labels": {"a": "1"}}))
+        assert after["metadata"]["labels"] == {"a": "1"}
+
+    async def test_objects_are_listed_by_all_their_labels(self, server: Server) -> None:
+        await server.api.apply(SERVICES, a_service(server, "s1"))
+        await server.api.apply(
+            SERVICES, a_service(server, "s2", metadata={"labels": {"a": "1", "b": "2"}})
+        )
+        found = await server.api.list(SERVICES, server.namespace, "a=1,b=2")
+        assert [service["metadata"]["name"] for service in found] == ["s2"]
+
+    async def test_a_deleted_object_is_made_anew(self, server: Server) -> None:
+        first = await server.api.apply(SERVICES, a_service(server))
+        server.delete_service("s")
+        assert await server.api.get(SERVICES, server.namespace, "s") is None
+        second = await server.api.apply(SERVICES, a_service(server))
+        assert first["metadata"]["uid"] != second["metadata"]["uid"]
+
+    async def test_a_status_is_written_beside_the_spec(self, server: Server) -> None:
+        before = await self._cluster(server)
+        after = await server.api.apply_status(LLAMACLUSTERS, self._status(before, 3))
+        assert after["status"]["replicas"] == 3
+        assert after["spec"] == before["spec"]
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+
+    async def test_a_status_field_that_is_not_applied_any_more_goes(self, server: Server) -> None:
+        status = self._status(await self._cluster(server), 3)
+        status["status"]["endpoint"] = "http://x"
+        between = await server.api.apply_status(LLAMACLUSTERS, status)
+        after = await server.api.apply_status(LLAMACLUSTERS, self._status(between, 3))
+        assert "endpoint" not in after["status"]
+
+    async def test_the_status_of_what_is_gone_is_refused(self, server: Server) -> None:
+        gone = manifest("gone", server.namespace)
+        with pytest.raises(ApiError) as refused:
+            await server.api.apply_status(LLAMACLUSTERS, self._status(gone, 1))
+        assert refused.value.status == 404
+
+    async def test_a_status_made_from_an_older_version_is_refused(self, server: Server) -> None:
+        status = self._status(await self._cluster(server), 1)
+        await server.api.apply_status(LLAMACLUSTERS, status)
+        status["status"]["replicas"] = 2
+        with pytest.raises(ApiError) as refused:
+            await server.api.apply_status(LLAMACLUSTERS, status)
+        assert refused.value.status == 409
+
+    async def test_a_created_object_gets_a_name(self, server: Server) -> None:
+        event = self._event(server)
+        first = await server.api.create(EVENTS, event)
+        second = await server.api.create(EVENTS, event)
+        assert first["metadata"]["name"].startswith("x.")
+        assert first["metadata"]["name"] != second["metadata"]["name"]
+
+    async def test_writes_are_counted_and_reads_are_not(self, server: Server) -> None:
+        cluster = await self._cluster(server)
+        await server.api.get(SERVICES, server.namespace, "s")
+        await server.api.list(SERVICES, server.namespace, "a=1")
+        assert server.api.writes == 0
+        await server.api.apply(SERVICES, a_service(server))
+        await server.api.apply_status(LLAMACLUSTERS, self._status(cluster, 1))
+        await server.api.create(EVENTS, self._event(server))
+        assert server.api.writes == 3
+
+    async def _cluster(self, server: Server) -> Manifest:
+        server.put_cluster(manifest("x", server.namespace))
+        cluster = await server.api.get(LLAMACLUSTERS, server.namespace, "x")
+        assert cluster is not None
+        return cluster
+
+    def _status(self, cluster: Manifest, replicas: int) -> Manifest:
+        metadata = {
+            key: cluster["metadata"][key]
+            for key in ("name", "namespace", "resourceVersion")
+            if key in cluster["metadata"]
+        }
+        return {
+            "apiVersion": cluster["apiVersion"],
+            "kind": cluster["kind"],
+            "metadata": metadata,
+            "status": {"replicas": replicas},
+        }
+
+    def _event(self, server: Server) -> Manifest:
+        return {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": "x.", "namespace": server.namespace},
+            "involvedObject": {"kind": "Service", "namespace": server.namespace, "name": "s"},
+            "reason": "Ready",
+            "message": "m",
+            "type": "Normal",
+            "reportingComponent": FIELD_MANAGER,
+            "source": {"component": FIELD_MANAGER},
+        }
