@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -31,13 +32,27 @@ def images(kind_cluster: Cluster) -> BuiltImages:
     return built
 
 
-@pytest.fixture
-def namespace(kind_cluster: Cluster) -> Iterator[str]:
+@contextlib.contextmanager
+def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     """An empty namespace that lets in nothing but `restricted` pods; removed afterwards."""
     name = f"test-{os.getpid()}-{next(_names)}"
-    kind_cluster.kubectl("create", "namespace", name)
-    kind_cluster.kubectl(
-        "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"
-    )
-    yield name
-    kind_cluster.kubectl("delete", "namespace", name, "--wait=false")
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def namespace(kind_cluster: Cluster) -> Iterator[str]:
+    """A namespace for one test."""
+    with fresh_namespace(kind_cluster) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def shared_namespace(kind_cluster: Cluster) -> Iterator[str]:
+    """A namespace for all tests of a module."""
+    with fresh_namespace(kind_cluster) as name:
+        yield name

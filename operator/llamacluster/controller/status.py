@@ -88,10 +88,12 @@ def rollout(cluster: LlamaCluster, group_set: Manifest | None) -> Rollout:
     if group_set is None:
         return Rollout(wanted=cluster.spec.replicas, updated=0, observed=False)
     status = group_set.get("status", {})
+    observed = status.get("observedGeneration", 0) >= group_set["metadata"]["generation"]
     return Rollout(
         wanted=cluster.spec.replicas,
-        updated=min(status.get("updatedReplicas", 0), cluster.spec.replicas),
-        observed=status.get("observedGeneration", 0) >= group_set["metadata"]["generation"],
+        # Until LeaderWorkerSet has seen the newest template its counts speak of an older one.
+        updated=min(status.get("updatedReplicas", 0), cluster.spec.replicas) if observed else 0,
+        observed=observed,
     )
 
 

@@ -1,0 +1,104 @@
+"""A LlamaCluster on the real cluster, with the words that the tests need."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import yaml
+
+from llamacluster.agent.contract import AGENT_PORT, STATUS, LeaderStatus
+from tests.kind.cluster import Cluster
+from tests.kind.portforward import port_forward
+from tests.kind.product import EXAMPLES
+
+T = TypeVar("T")
+Json = dict[str, Any]
+GENEROUS = 240.0
+TINY: Json = yaml.safe_load((EXAMPLES / "tiny.yaml").read_text())
+
+
+def tiny(**spec: Any) -> Json:
+    """examples/tiny.yaml with parts of its spec replaced."""
+    manifest = copy.deepcopy(TINY)
+    manifest["spec"] |= spec
+    return manifest
+
+
+def eventually(look: Callable[[], T | None], what: str, seconds: float = GENEROUS) -> T:
+    """What `look` returns once it is true; fails with what was awaited if it never is."""
+    deadline = time.monotonic() + seconds
+    while not (answer := look()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)  # between two looks at a condition
+    return answer
+
+
+@dataclass(frozen=True)
+class Live:
+    """One LlamaCluster by name."""
+
+    cluster: Cluster
+    namespace: str
+    name: str = "tiny"
+
+    def kubectl(self, *args: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl(f"--namespace={self.namespace}", *args, stdin=stdin)
+
+    def apply(self, manifest: Json | None = None) -> None:
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest or TINY))
+
+    def patch(self, spec: Json) -> None:
+        self.kubectl("patch", "llc", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def get(self) -> Json:
+        return self.read("llc", self.name)
+
+    def read(self, *what: str) -> Json:
+        return cast("Json", json.loads(self.kubectl("get", *what, "-o", "json")))
+
+    def pods(self) -> dict[str, Json]:
+        """All pods of the LlamaCluster, by name."""
+        found = self.read("pods", "-l", f"llamacluster.dev/cluster={self.name}")
+        return {pod["metadata"]["name"]: pod for pod in found["items"]}
+
+    def condition(self, kind: str) -> Json:
+        """A condition of the newest generation; empty while there is none."""
+        found = self.get()
+        for condition in found.get("status", {}).get("conditions", []):
+            newest = condition["observedGeneration"] == found["metadata"]["generation"]
+            if condition["type"] == kind and newest:
+                return cast("Json", condition)
+        return {}
+
+    def wait_for(self, kind: str, status: str, reason: str) -> Json:
+        """The condition, once it is as awaited."""
+
+        def look() -> Json | None:
+            found = self.condition(kind)
+            return found if (found.get("status"), found.get("reason")) == (status, reason) else None
+
+        try:
+            return eventually(look, f"{kind}={status}, reason {reason}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.get().get('status')}") from late
+
+    def wait_until_ready(self) -> None:
+        """As a user waits: with kubectl."""
+        self.kubectl("wait", "--for=condition=Ready", f"llc/{self.name}", "--timeout=240s")
+
+    def leader_status(self, group: int = 0) -> LeaderStatus:
+        pod = f"{self.name}-group-{group}:{AGENT_PORT}"
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/proxy{STATUS}"
+        return cast("LeaderStatus", json.loads(self.kubectl("get", "--raw", path)))
+
+    @contextmanager
+    def api(self) -> Iterator[str]:
+        """Base URL of the API, through the Service."""
+        with port_forward(self.cluster, self.namespace, f"service/{self.name}", 8080) as url:
+            yield url

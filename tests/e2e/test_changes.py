@@ -1,0 +1,75 @@
+"""Edits of a running LlamaCluster."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+
+import pytest
+
+from tests.e2e.live import Live, eventually
+
+pytestmark = pytest.mark.e2e
+
+
+def context_of_a_slot(group: Live) -> int:
+    """What the running engine says."""
+    with group.api() as url, urllib.request.urlopen(f"{url}/props", timeout=30) as response:
+        size: int = json.load(response)["default_generation_settings"]["n_ctx"]
+        return size
+
+
+def test_another_context_size_rolls_the_group_and_it_is_ready_again(group: Live) -> None:
+    before = group.pods()
+    assert context_of_a_slot(group) == 2048
+    group.patch({"inference": {"contextSize": 1024}})
+    group.wait_for("Ready", "True", "Ready")
+    after = group.pods()
+    assert after.keys() == before.keys()
+    assert all(after[n]["metadata"]["uid"] != before[n]["metadata"]["uid"] for n in after)
+    assert context_of_a_slot(group) == 1024
+
+
+def test_the_scale_subresource_adds_and_removes_whole_groups(group: Live) -> None:
+    first = group.pods()
+    group.kubectl("scale", "llc/tiny", "--replicas=2")
+    group.wait_for("Ready", "True", "Ready")
+    pods = group.pods()
+    assert len(pods) == 6
+    assert all(pods[n]["metadata"]["uid"] == first[n]["metadata"]["uid"] for n in first)
+    assert group.get()["status"]["readyReplicas"] == 2
+    assert len(group.read("endpointslices", "-l", "kubernetes.io/service-name=tiny")["items"]) == 1
+
+    group.kubectl("scale", "llc/tiny", "--replicas=0")
+    found = group.wait_for("Ready", "False", "ScaledToZero")
+    assert found["message"]
+    eventually(lambda: not group.pods(), "all pods are gone")
+    group.kubectl("scale", "llc/tiny", "--replicas=1")
+    group.wait_for("Ready", "True", "Ready")
+
+
+def test_restarting_the_operator_changes_nothing(group: Live) -> None:
+    def versions() -> dict[str, str]:
+        found = group.read("llc,lws,svc,pods", "-l", "app.kubernetes.io/instance=tiny")["items"]
+        return {
+            f"{o['kind']}/{o['metadata']['name']}": o["metadata"]["resourceVersion"] for o in found
+        } | {"llc": group.get()["metadata"]["resourceVersion"]}
+
+    group.wait_for("Progressing", "False", "AsExpected")
+    before = versions()
+    operator = ["--namespace=llamacluster-system", "rollout"]
+    group.cluster.kubectl(*operator, "restart", "deployment/llamacluster-operator")
+    group.cluster.kubectl(*operator, "status", "deployment/llamacluster-operator", "--timeout=120s")
+    # The new operator has surely been at work once it has followed an edit of another object.
+    group.kubectl("label", "lws", "tiny-group", "app.kubernetes.io/instance=someone-elses")
+    eventually(
+        lambda: (
+            group.read("lws", "tiny-group")["metadata"]["labels"]["app.kubernetes.io/instance"]
+            == "tiny"
+        ),
+        "the operator takes the label back",
+    )
+    after = versions()
+    assert len(before) == 6
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed <= {"LeaderWorkerSet/tiny-group"}
