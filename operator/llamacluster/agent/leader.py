@@ -404,9 +404,7 @@ class Leader:
             done.set()
 
     def _enter(self, phase: Phase, reason: Reason, message: str) -> None:
-        before = self._status.summary
-        self._status.enter(phase, reason, message)
-        if self._status.summary != before:
+        if self._status.enter(phase, reason, message):
             self._log.info(message, phase=phase, reason=reason)
 
     # What others ask.

@@ -79,7 +79,8 @@ class Launcher:
             while line := output.readline(MAX_LINE_BYTES):
                 on_line(line.decode("utf-8", "replace").rstrip("\r\n"))
         process.wait()
-        self._pids.discard(process.pid)
+        with self._lock:  # not while reap_orphans looks at this very process
+            self._pids.discard(process.pid)
         on_exit()
 
 

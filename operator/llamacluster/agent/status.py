@@ -67,11 +67,11 @@ class GroupStatus:
         with self._lock:
             self._try_began = self._clock.monotonic()
 
-    def enter(self, phase: Phase, reason: Reason, message: str) -> None:
-        """The group now does this, or waits for it."""
+    def enter(self, phase: Phase, reason: Reason, message: str) -> bool:
+        """The group now does this, or waits for it. True if it did something else before."""
         with self._lock:
             if self._step.phase is Phase.Stopping:
-                return
+                return False
             now = self._step
             if (now.phase, now.reason) == (phase, reason):
                 self._step = _Step(phase, reason, message, now.since)
@@ -81,6 +81,7 @@ class GroupStatus:
                 self._failure = None
             if phase is Phase.Ready:
                 self._formations += 1
+            return (now.phase, now.reason, now.message) != (phase, reason, message)
 
     def fail(self, error: GroupError) -> None:
         """The try ended like this."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from threading import Event
+from threading import Event, Thread
 
 from llamacluster.agent.process import Child, Launcher, stop
 
@@ -51,3 +51,27 @@ def test_orphans_are_collected_and_own_children_left() -> None:
     except ChildProcessError:
         return
     raise AssertionError("the orphan was still there")
+
+
+def test_orphans_are_looked_for_while_own_children_end() -> None:
+    launcher = Launcher()
+    done = Event()
+    errors: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not done.is_set():
+                launcher.reap_orphans()
+        except OSError as error:
+            errors.append(error)
+
+    looking = Thread(target=look)
+    looking.start()
+    for _ in range(100):
+        ended = Event()
+        child = launcher.start(["/bin/false"], lambda _: None, ended.set)
+        assert ended.wait(20)
+        assert child.exit_code() == 1
+    done.set()
+    looking.join()
+    assert not errors
