@@ -1,0 +1,121 @@
+"""Asking an agent: over HTTP, and of any version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from llamacluster.agent import contract
+from llamacluster.controller import agents
+from llamacluster.controller.agents import AgentsByApiServer, AgentsByPodAddress, checked
+from tests.build import Manifest
+from tests.fakekubeapi import FakeKubeApi
+from tests.unit.controller.build import leader_status, pod
+
+ADDRESS = "127.77.0.1"
+"""Of this machine, and of no other test."""
+Handler = Callable[[web.Request], Any]
+
+
+@asynccontextmanager
+async def agent(handler: Handler) -> AsyncIterator[Manifest]:
+    """The pod of an agent that answers so."""
+    application = web.Application()
+    application.router.add_get(contract.STATUS, handler)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, ADDRESS, contract.AGENT_PORT).start()
+    try:
+        yield pod(podIP=ADDRESS)
+    finally:
+        await runner.cleanup()
+
+
+async def ask(asked: Manifest) -> contract.LeaderStatus | None:
+    async with aiohttp.ClientSession() as session:
+        return await AgentsByPodAddress(session).leader_status(asked)
+
+
+async def test_an_answer_that_comes_in_pieces_is_put_together() -> None:
+    long = {**leader_status(), "log": "x" * 500_000}
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response(long)
+
+    async with agent(handler) as asked:
+        assert await ask(asked) == long
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        lambda: web.Response(status=500, text=json.dumps(leader_status())),
+        lambda: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"}),
+        lambda: web.Response(text="not JSON"),
+        lambda: web.Response(text="[1, 2]"),
+        lambda: web.Response(text="x" * (agents.MAX_ANSWER_BYTES + 1)),
+    ],
+    ids=["an error", "a redirect", "no JSON", "another JSON", "too much"],
+)
+async def test_anything_else_is_no_answer(
+    response: Callable[[], web.Response],
+) -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return response()
+
+    async with agent(handler) as asked:
+        assert await ask(asked) is None
+
+
+async def test_a_pod_without_an_address_is_not_asked() -> None:
+    assert await ask(pod(podIP="")) is None
+
+
+async def test_a_refused_connection_is_no_answer() -> None:
+    assert await ask(pod(podIP=ADDRESS)) is None
+
+
+async def test_a_refusal_of_the_api_servers_proxy_is_no_answer() -> None:
+    assert await AgentsByApiServer(FakeKubeApi()).leader_status(pod()) is None
+
+
+def test_fields_that_the_operator_does_not_know_do_not_matter() -> None:
+    answer = {**leader_status(), "newer": {"field": 1}}
+    assert checked(answer) == answer
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"role": "worker"},
+        {"phase": "Dancing"},
+        {"phase": None},
+        {"reason": 3},
+        {"message": None},
+        {"workers": None},
+        {"workers": [{"name": "w"}]},
+        {"workers": ["w"]},
+        {"engine": {}},
+    ],
+)
+def test_an_answer_without_what_the_operator_reads_is_none(changes: Manifest) -> None:
+    assert checked({**leader_status(), **changes}) is None
+
+
+def test_words_that_are_too_long_for_a_condition_are_cut() -> None:
+    answer = checked({**leader_status(), "reason": "R" * 5000, "message": "m" * 100_000})
+    assert answer is not None
+    assert len(answer["reason"]) == agents.MAX_REASON
+    assert len(answer["message"]) == agents.MAX_MESSAGE
+
+
+def test_a_condition_always_has_a_reason() -> None:
+    answer = checked({**leader_status(contract.Phase.Loading), "reason": ""})
+    assert answer is not None
+    assert answer["reason"] == "Loading"

@@ -1,0 +1,337 @@
+"""The life of a LlamaCluster, on an API server in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from llamacluster.agent import contract
+from llamacluster.api.types import Condition, LlamaClusterStatus
+from llamacluster.controller.kubeapi import (
+    EVENTS,
+    LEADERWORKERSETS,
+    LLAMACLUSTERS,
+    PODS,
+    SERVICES,
+    ApiError,
+)
+from llamacluster.controller.reconcile import LATER_SECONDS, SOON_SECONDS, Reconciler
+from tests.build import IMAGE, Manifest, stored
+from tests.fakekubeapi import FakeKubeApi
+from tests.unit.controller.build import leader_status, pod
+
+
+@dataclass
+class AgentsSay:
+    """Agents that answer what a test says, by the name of the leader's pod."""
+
+    statuses: dict[str, contract.LeaderStatus] = field(default_factory=dict)
+
+    async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
+        return self.statuses.get(pod["metadata"]["name"])
+
+
+@dataclass
+class World:
+    """An API server with a LlamaCluster x, and the operator."""
+
+    api: FakeKubeApi = field(default_factory=FakeKubeApi)
+    agents: AgentsSay = field(default_factory=AgentsSay)
+    now: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+    def creates(self, **fields: Any) -> None:
+        """A person makes the LlamaCluster."""
+        self.api.put(LLAMACLUSTERS, stored(**fields))
+
+    async def reconcile(self) -> float | None:
+        """One reconcile by an operator that just started: it keeps nothing in memory."""
+        return await Reconciler(self.api, self.agents, IMAGE, clock=lambda: self.now)("ns/x")
+
+    async def writes(self) -> int:
+        """Writes of one more reconcile."""
+        before = self.api.writes
+        await self.reconcile()
+        return self.api.writes - before
+
+    def rolled_out(self, groups: int = 1) -> None:
+        """LeaderWorkerSet has done its work."""
+        group_set = self.api.objects["leaderworkersets", "ns", "x-group"]
+        group_set["status"] = {
+            "observedGeneration": group_set["metadata"]["generation"],
+            "updatedReplicas": groups,
+        }
+
+    def pods(self, *pods: Manifest) -> None:
+        """These pods are there, as far as the API server knows."""
+        for one in pods:
+            self.api.put(PODS, one)
+
+    def stored(self, what: Any, name: str = "x") -> Manifest:
+        return self.api.objects[what.name, "ns", name]
+
+    def status(self) -> LlamaClusterStatus:
+        return LlamaClusterStatus.model_validate(self.stored(LLAMACLUSTERS)["status"])
+
+    def condition(self, type_: str = "Ready") -> Condition:
+        return next(c for c in self.status().conditions if c.type == type_)
+
+    def events(self) -> list[tuple[str, str]]:
+        """Type and reason of each event, in order."""
+        return [
+            (stored["type"], stored["reason"])
+            for (plural, _, _), stored in self.api.objects.items()
+            if plural == EVENTS.name
+        ]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_the_objects_are_made_and_the_status_says_what_is_missing(world: World) -> None:
+    world.creates()
+    assert await world.reconcile() == SOON_SECONDS
+    assert world.stored(SERVICES)["metadata"]["name"] == "x"
+    template = world.stored(LEADERWORKERSETS, "x-group")["spec"]["leaderWorkerTemplate"]
+    assert template["leaderTemplate"]["spec"]["containers"][0]["image"] == IMAGE
+    assert (world.condition().status, world.condition().reason) == ("False", "PodsPending")
+    assert world.status().endpoint == "http://x.ns.svc:8080/v1"
+    assert world.status().model_file == "m.gguf"
+
+
+async def test_nothing_is_written_while_nothing_changes(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    assert [await world.writes() for _ in range(3)] == [0, 0, 0]
+
+
+async def test_a_group_becomes_ready_and_is_left_alone(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    world.rolled_out()
+    world.pods(pod(0), pod(1), pod(2))
+    world.agents.statuses["x-group-0"] = leader_status(contract.Phase.Loading, "Loading", "…", 2)
+    assert await world.reconcile() == SOON_SECONDS
+    assert world.condition().reason == "Loading"
+
+    world.pods(pod(0, ready=True))
+    assert await world.reconcile() is None
+    status = world.status()
+    assert world.condition().status == "True"
+    assert (status.replicas, status.ready_replicas) == (1, 1)
+    assert status.groups[0].workers_attached == 2
+    assert status.engine is not None
+    assert status.engine.version == "b9000"
+    assert await world.writes() == 0
+
+
+async def test_each_transition_is_an_event_and_a_loss_is_a_warning(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    world.rolled_out()
+    world.pods(pod(0, ready=True), pod(1), pod(2))
+    await world.reconcile()
+    world.pods(pod(0))
+    world.agents.statuses["x-group-0"] = leader_status()
+    await world.reconcile()
+    assert world.events() == [
+        ("Normal", "PodsPending"),
+        ("Normal", "Ready"),
+        ("Warning", "WaitingForWorkers"),
+    ]
+
+
+async def test_a_new_message_alone_is_a_status_and_no_event(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    world.rolled_out()
+    world.pods(pod(0), pod(1), pod(2))
+    for message in ("1 of 40 GB", "2 of 40 GB"):
+        world.agents.statuses["x-group-0"] = leader_status(
+            contract.Phase.Fetching, "Downloading", message
+        )
+        await world.reconcile()
+    assert world.condition().message == "2 of 40 GB"
+    assert [reason for _, reason in world.events()] == ["PodsPending", "Downloading"]
+
+
+async def test_it_looks_often_at_first_and_seldom_after_a_while(world: World) -> None:
+    world.creates()
+    waits = []
+    for _ in range(4):
+        waits.append(await world.reconcile())
+        world.now += timedelta(seconds=60)
+    assert waits == [SOON_SECONDS, 6.0, 12.0, LATER_SECONDS]
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["being deleted", "gone"])
+async def test_a_deleted_cluster_is_left_to_the_garbage_collector(
+    world: World, removed: bool
+) -> None:
+    world.creates()
+    await world.reconcile()
+    if removed:
+        world.api.delete(LLAMACLUSTERS, "ns", "x")
+    else:
+        world.stored(LLAMACLUSTERS)["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
+    world.api.delete(SERVICES, "ns", "x")
+    assert await world.reconcile() is None
+    assert await world.writes() == 0
+
+
+async def test_an_object_that_is_gone_is_made_again(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    world.api.delete(LEADERWORKERSETS, "ns", "x-group")
+    assert await world.writes() == 1
+
+
+async def test_an_edit_of_ours_is_taken_back_and_others_stay(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    theirs = {"metadata": {"labels": {"theirs": "1"}}}
+    world.api.edit(LEADERWORKERSETS, "ns", "x-group", {**theirs, "spec": {"replicas": 7}})
+    with capture_logs() as lines:
+        assert await world.writes() == 1
+    group_set = world.stored(LEADERWORKERSETS, "x-group")
+    assert group_set["spec"]["replicas"] == 1
+    assert group_set["metadata"]["labels"]["theirs"] == "1"
+    assert lines[0]["because"] == ".spec.replicas is 7 instead of 1"
+
+
+async def test_a_foreign_service_is_not_touched_and_said_until_it_is_gone(world: World) -> None:
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "x", "namespace": "ns"},
+        "spec": {"selector": {"app": "theirs"}},
+    }
+    world.api.put(SERVICES, theirs)
+    world.creates()
+    assert await world.reconcile() == LATER_SECONDS
+    assert world.stored(SERVICES)["spec"] == theirs["spec"]
+    assert world.condition().reason == world.condition("Degraded").reason == "NameConflict"
+    assert world.events() == [("Warning", "NameConflict")]
+    assert await world.writes() == 0
+
+    world.api.delete(SERVICES, "ns", "x")
+    await world.reconcile()
+    assert world.condition().reason == "PodsPending"
+    assert world.condition("Degraded").status == "False"
+
+
+async def test_objects_of_a_predecessor_are_waited_for(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    world.api.put(LLAMACLUSTERS, stored(uid="22222222-2222-2222-2222-222222222222"))
+    assert await world.reconcile() == SOON_SECONDS
+    assert world.condition().reason == "PredecessorRemains"
+    assert world.condition("Progressing").status == "True"
+    assert await world.writes() == 0
+
+
+async def test_a_missing_leaderworkerset_is_said_and_heals_when_it_is_installed(
+    world: World,
+) -> None:
+    world.api.unknown.add(LEADERWORKERSETS.name)
+    world.creates()
+    assert await world.reconcile() == LATER_SECONDS
+    assert world.condition().reason == "LeaderWorkerSetMissing"
+    assert "install LeaderWorkerSet" in world.condition().message
+    world.api.unknown.clear()
+    await world.reconcile()
+    assert world.condition().reason == "PodsPending"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApiError(422, "Service is invalid: no"),
+        ApiError(403, "services is forbidden"),
+        ApiError(400, "bad request"),
+        ApiError(500, 'Internal error: failed calling webhook "m.lws": connection refused'),
+        ApiError(500, "failed to create typed patch object: field not declared in schema"),
+    ],
+)
+async def test_what_the_api_server_refuses_is_said_in_its_words(
+    world: World, error: ApiError
+) -> None:
+    world.api.refusals[SERVICES.name] = error
+    world.creates()
+    assert await world.reconcile() == LATER_SECONDS
+    assert world.condition().reason == "Rejected"
+    assert world.condition().message == f"the API server refused Service x: {error.message}"
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+async def test_what_may_pass_is_left_to_the_queues_backoff(world: World, status: int) -> None:
+    world.api.refusals[SERVICES.name] = ApiError(status, "try again")
+    world.creates()
+    with pytest.raises(ApiError):
+        await world.reconcile()
+
+
+async def test_an_event_is_sent_only_after_its_status_was_written(world: World) -> None:
+    world.api.refusals["llamaclusters/status"] = ApiError(409, "modified")
+    world.creates()
+    with pytest.raises(ApiError):
+        await world.reconcile()
+    assert world.events() == []
+
+
+async def test_an_event_that_is_refused_is_not_worth_a_failure(world: World) -> None:
+    world.api.refusals[EVENTS.name] = ApiError(403, "forbidden")
+    world.creates()
+    assert await world.reconcile() == SOON_SECONDS
+    assert await world.writes() == 0
+
+
+async def test_a_stored_spec_that_the_api_does_not_know_is_said(world: World) -> None:
+    world.creates(topology="Moebius")
+    assert await world.reconcile() is None
+    assert world.condition().reason == "InvalidSpec"
+    assert "spec.topology" in world.condition().message
+    assert (SERVICES.name, "ns", "x") not in world.api.objects
+    assert await world.writes() == 0
+
+
+@pytest.mark.parametrize("topology", ["Distributed", "Moebius"])
+async def test_a_stored_status_that_the_api_does_not_know_is_made_anew(
+    world: World, topology: str
+) -> None:
+    strange = {"groups": [{"index": 0, "phase": "Dancing", "reason": "r", "since": "s"}]}
+    world.creates(topology=topology, status=strange)
+    await world.reconcile()
+    assert world.condition().status == "False"
+
+
+async def test_replicas_0_is_said(world: World) -> None:
+    world.creates(replicas=0)
+    await world.reconcile()
+    world.rolled_out(0)
+    assert await world.reconcile() is None
+    assert (world.condition().status, world.condition().reason) == ("False", "ScaledToZero")
+    assert world.condition("Progressing").status == "False"
+
+
+async def test_an_image_of_the_spec_wins(world: World) -> None:
+    world.creates(image="registry.example/mine:2")
+    await world.reconcile()
+    status = world.status()
+    assert status.engine is not None
+    assert status.engine.image == "registry.example/mine:2"
+
+
+async def test_every_line_of_the_log_has_the_key(world: World) -> None:
+    from structlog.contextvars import merge_contextvars
+
+    world.creates()
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        await world.reconcile()
+    assert lines
+    assert {line["key"] for line in lines} == {"ns/x"}
