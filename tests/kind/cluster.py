@@ -7,8 +7,8 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class Cluster:
                     with step(f"Cluster {self.name}: remove what an earlier run left"):
                         self._delete(engine, kind)
                 self._create(engine, kind)
-            self._install_leaderworkerset()
+            self._install_leaderworkerset(engine)
             self._wait_until_ready()
 
     def down(self) -> None:
@@ -246,7 +246,7 @@ class Cluster:
             now.doing("asking LeaderWorkerSet's webhooks")
             self._wait_for_webhooks()
 
-    def _install_leaderworkerset(self) -> None:
+    def _install_leaderworkerset(self, engine: docker.Engine) -> None:
         if not self._has_leaderworkerset():
             with step(f"Cluster {self.name}: LeaderWorkerSet {gotools.LWS_VERSION}") as now:
                 now.run(
@@ -258,7 +258,7 @@ class Cluster:
                             "--install",
                             "lws",
                         ),
-                        *_lws_chart(),
+                        *_lws_chart(engine),
                         *(f"--namespace={LWS_NAMESPACE}", "--create-namespace"),
                         f"--set=image.manager.tag={gotools.LWS_VERSION}",
                         "--set=image.manager.pullPolicy=IfNotPresent",
@@ -348,6 +348,11 @@ def _remove_networks(engine: docker.Engine | None) -> None:
 def environment(cluster: Cluster) -> dict[str, str]:
     """What a person's shell needs to use this cluster, and nothing that it has already."""
     needed: dict[str, str] = {}
+    if not cluster.kubeconfig.exists():
+        raise SetupError(
+            f"There is no cluster {cluster.name}. "
+            f"Run: python -m tests.kind up --name={cluster.name}"
+        )
     engine = docker.need_running()
     if engine.address and os.environ.get("DOCKER_HOST") != engine.address:
         needed["DOCKER_HOST"] = engine.address
@@ -370,14 +375,22 @@ def _id_on_node(engine: docker.Engine, node: str, image: str) -> str | None:
         return None
 
 
-def _lws_chart() -> Iterator[str]:
-    """Helm's arguments for the chart: out of the Go module where there is Go."""
-    if gotools.can_build():
-        folder = gotools.module_folder("sigs.k8s.io/lws", gotools.LWS_VERSION)
-        yield str(folder / "charts" / "lws")
-    else:
-        yield LWS_CHART_IN_REGISTRY
-        yield f"--version={gotools.LWS_VERSION.removeprefix('v')}"
+def _lws_chart(engine: docker.Engine) -> list[str]:
+    """Helm's arguments for the chart: from the cache, else the Go module, else its registry."""
+    kept = host.cache() / "charts" / f"lws-{gotools.LWS_VERSION}"
+    if not kept.exists() and gotools.can_build():
+        module = gotools.module_folder("sigs.k8s.io/lws", gotools.LWS_VERSION)
+        chart = module / "charts" / "lws"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as part:
+            gotools.copy_folder(chart, Path(part) / "lws").rename(kept)
+    if kept.exists():
+        return [str(kept)]
+    if engine.may_pull:
+        return [LWS_CHART_IN_REGISTRY, f"--version={gotools.LWS_VERSION.removeprefix('v')}"]
+    raise SetupError(
+        "LeaderWorkerSet's chart comes out of its Go module: install Go (go.dev/doc/install)."
+    )
 
 
 # Tools
@@ -405,7 +418,7 @@ def _new_enough_on_path(name: str) -> str | None:
 
 def parse_version(text: str) -> tuple[int, int] | None:
     """Major and minor version out of what a tool prints about itself."""
-    found = re.search(r"\bv(\d+)\.(\d+)\.\d+", text)
+    found = re.search(r"\bv(\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2])) if found else None
 
 

@@ -104,8 +104,11 @@ def answers(address: str | None) -> bool:
 def running() -> Engine | None:
     """The engine that answers now; nothing is started."""
     ours = f"unix://{socket()}"
+    asked_for = os.environ.get("DOCKER_HOST", ours)
     if os.environ.get("DOCKER_HOST") != ours and answers(None):
         return Engine(None, own=False)
+    if asked_for != ours:
+        return None  # never another engine than the one that was asked for
     if socket().exists() and answers(ours):
         return Engine(ours, own=True)
     return None

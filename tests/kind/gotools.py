@@ -142,3 +142,12 @@ def module_folder(path: str, version: str) -> Path:
     """Where Go keeps the files of a module at a version."""
     text = run(["go", "mod", "download", "-json", f"{path}@{version}"], cwd=HERE, timeout=600)
     return Path(str(json.loads(text)["Dir"]))
+
+
+def copy_folder(source: Path, target: Path) -> Path:
+    """Copy a folder of a module to `target`, writable: Go keeps its modules read-only."""
+    shutil.copytree(source, target)
+    for path in [target, *target.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | 0o200)
+    return target

@@ -169,9 +169,8 @@ def _base(engine: Engine, root: Path, folder: Path, now: Step) -> str:
         now.run(["docker", "import", str(root), root_image], env=engine.env, show=False)
     context = folder / "context"
     kind = gotools.module_folder("sigs.k8s.io/kind", "v0.33.0")
-    shutil.copytree(kind / "images" / "base" / "files", context / "files")
+    gotools.copy_folder(kind / "images" / "base" / "files", context / "files")
     shutil.copytree(FOLDER / "files", context / "ours")
-    _make_writable(context)
     shutil.copyfile(FOLDER / "Dockerfile", context / "Dockerfile")
     containerd = context / "files" / "etc" / "containerd" / "config.toml"
     containerd.write_text(containerd_settings(containerd.read_text(), host.lacks_sys_resource()))
@@ -187,13 +186,6 @@ def _base(engine: Engine, root: Path, folder: Path, now: Step) -> str:
         env=engine.env,
     )
     return base
-
-
-def _make_writable(folder: Path) -> None:
-    """Go keeps its modules read-only, and copies inherit that."""
-    for path in [folder, *folder.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode | 0o200)
 
 
 def containerd_settings(text: str, lacks_sys_resource: bool) -> str:

@@ -9,6 +9,7 @@ from tests.kind.cluster import Cluster, parse_version
         ("kind v0.33.0 go1.26.8 linux/amd64\n", (0, 33)),
         ("Client Version: v1.36.3\nKustomize Version: v5.7.1\n", (1, 36)),
         ("v3.21.4+gabc\n", (3, 21)),
+        ("v3.21\n", (3, 21)),
         ("kind v0.34.0-alpha+1 go1.26.8\n", (0, 34)),
         ("what?\n", None),
     ],
