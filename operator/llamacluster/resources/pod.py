@@ -77,8 +77,9 @@ def agent_container(
     container: Manifest = {
         "name": name,
         "image": image,
-        # Kubernetes expands $(NAME) in arguments; a user's text is meant as it stands.
-        "args": [arg.replace("$(", "$$(") for arg in args],
+        # Kubernetes expands $(NAME) in arguments and takes $$ for $; a user's text is meant as it
+        # stands.
+        "args": [arg.replace("$", "$$") for arg in args],
         "ports": [*ports, {"name": "agent", "containerPort": contract.AGENT_PORT}],
         "securityContext": {
             "allowPrivilegeEscalation": False,

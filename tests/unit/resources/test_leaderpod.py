@@ -1,0 +1,57 @@
+"""The leader's pod: where the model comes from, and its port."""
+
+from __future__ import annotations
+
+import pytest
+
+from llamacluster.agent import contract
+from llamacluster.resources.leaderpod import leader_pod
+from tests.build import IMAGE, Manifest, llama_cluster
+
+
+def model_volumes(**model: object) -> tuple[list[Manifest], list[Manifest]]:
+    """Volumes and mounts of the leader, but for its scratch directory."""
+    spec = leader_pod(llama_cluster(model=model), IMAGE)["spec"]
+    mounts = spec["containers"][0]["volumeMounts"]
+    return (
+        [volume for volume in spec["volumes"] if volume["name"] != "tmp"],
+        [mount for mount in mounts if mount["name"] != "tmp"],
+    )
+
+
+@pytest.mark.parametrize("uri", ["http://h/m.gguf", "https://h/m.gguf"])
+def test_a_download_goes_to_the_pods_own_storage(uri: str) -> None:
+    volumes, mounts = model_volumes(uri=uri)
+    assert volumes == [{"name": "model", "emptyDir": {}}]
+    assert mounts == [{"name": "model", "mountPath": contract.MODEL_DIR}]
+
+
+def test_a_download_goes_to_the_claim_if_there_is_one() -> None:
+    volumes, mounts = model_volumes(uri="http://h/m.gguf", storage={"size": "1Gi"})
+    assert volumes == []  # the claim's template brings it
+    assert mounts == [{"name": "model", "mountPath": contract.MODEL_DIR}]
+
+
+@pytest.mark.parametrize("uri", ["pvc://my-claim/m.gguf", "pvc://my-claim/deep/m.gguf"])
+def test_the_users_claim_is_mounted_and_cannot_be_written(uri: str) -> None:
+    volumes, mounts = model_volumes(uri=uri)
+    claim = {"claimName": "my-claim", "readOnly": True}
+    assert volumes == [{"name": "model-claim", "persistentVolumeClaim": claim}]
+    assert mounts == [{"name": "model-claim", "mountPath": contract.CLAIM_DIR, "readOnly": True}]
+
+
+def test_a_file_of_the_image_needs_no_volume() -> None:
+    assert model_volumes(uri="file:///models/m.gguf") == ([], [])
+
+
+def test_the_api_listens_on_the_port_of_the_spec() -> None:
+    [container] = leader_pod(llama_cluster(server={"port": 9000}), IMAGE)["spec"]["containers"]
+    assert {"name": "http", "containerPort": 9000} in container["ports"]
+    options = contract.parse(container["args"])
+    assert isinstance(options, contract.LeaderOptions)
+    assert options.server_port == 9000
+
+
+def test_the_api_lists_the_model_under_the_clusters_name() -> None:
+    [container] = leader_pod(llama_cluster("gemma"), IMAGE)["spec"]["containers"]
+    assert "--model-name=gemma" in container["args"]

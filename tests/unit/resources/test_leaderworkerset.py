@@ -1,0 +1,93 @@
+"""The LeaderWorkerSet: groups of one leader and its workers."""
+
+from __future__ import annotations
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamacluster.api.types import MAX_NAME_LENGTH
+from llamacluster.resources.leaderpod import leader_pod
+from llamacluster.resources.leaderworkerset import leader_worker_set
+from llamacluster.resources.metadata import group_set_name, labels, service_name
+from llamacluster.resources.workerpod import worker_pod
+from tests.build import IMAGE, UID, llama_cluster
+
+names = st.from_regex(rf"[a-z]([-a-z0-9]{{0,{MAX_NAME_LENGTH - 2}}}[a-z0-9])?", fullmatch=True)
+
+
+def test_a_group_is_a_leader_and_its_workers() -> None:
+    cluster = llama_cluster(replicas=3, workers={"count": 4})
+    spec = leader_worker_set(cluster, IMAGE)["spec"]
+    assert spec["replicas"] == 3
+    template = spec["leaderWorkerTemplate"]
+    assert template["size"] == 5
+    assert template["leaderTemplate"] == leader_pod(cluster, IMAGE)
+    assert template["workerTemplate"] == worker_pod(cluster, IMAGE)
+
+
+def test_a_restarted_container_does_not_take_its_group_with_it() -> None:
+    spec = leader_worker_set(llama_cluster(), IMAGE)["spec"]
+    assert spec["leaderWorkerTemplate"]["restartPolicy"] == "None"
+
+
+def test_workers_do_not_wait_for_a_leader_that_waits_for_them() -> None:
+    assert leader_worker_set(llama_cluster(), IMAGE)["spec"]["startupPolicy"] == "LeaderCreated"
+
+
+def test_it_is_owned_by_the_cluster_and_goes_with_it() -> None:
+    metadata = leader_worker_set(llama_cluster(), IMAGE)["metadata"]
+    assert metadata["namespace"] == "ns"
+    assert metadata["labels"] == labels(llama_cluster())
+    [owner] = metadata["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"]) == ("LlamaCluster", "x", UID)
+    assert owner["controller"] is True
+
+
+@given(names)
+def test_every_name_is_valid_and_none_is_used_twice(name: str) -> None:
+    cluster = llama_cluster(name)
+    assert len(group_set_name(cluster)) <= 45
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", group_set_name(cluster))
+    # LeaderWorkerSet makes a headless Service of its own name.
+    assert service_name(cluster) != group_set_name(cluster)
+
+
+def test_storage_is_a_claim_for_each_pod_that_goes_with_the_cluster() -> None:
+    storage = {"size": "40Gi", "storageClassName": "fast", "accessModes": ["ReadWriteOncePod"]}
+    cluster = llama_cluster(model={"uri": "http://h/m.gguf", "storage": storage})
+    template = leader_worker_set(cluster, IMAGE)["spec"]["leaderWorkerTemplate"]
+    assert template["volumeClaimTemplates"] == [
+        {
+            "metadata": {"name": "model", "labels": labels(cluster)},
+            "spec": {
+                "accessModes": ["ReadWriteOncePod"],
+                "resources": {"requests": {"storage": "40Gi"}},
+                "storageClassName": "fast",
+            },
+        }
+    ]
+    assert template["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete"
+
+
+def test_the_clusters_default_storage_class_is_left_to_the_cluster() -> None:
+    model = {"uri": "http://h/m.gguf", "storage": {"size": "40Gi"}}
+    template = leader_worker_set(llama_cluster(model=model), IMAGE)["spec"]["leaderWorkerTemplate"]
+    [claim] = template["volumeClaimTemplates"]
+    assert "storageClassName" not in claim["spec"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_without_storage_there_is_no_claim() -> None:
+    template = leader_worker_set(llama_cluster(), IMAGE)["spec"]["leaderWorkerTemplate"]
+    assert template.keys().isdisjoint(
+        {"volumeClaimTemplates", "persistentVolumeClaimRetentionPolicy"}
+    )
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_scaling_does_not_change_the_template_and_so_rolls_nothing(one: int, other: int) -> None:
+    first = leader_worker_set(llama_cluster(replicas=one), IMAGE)["spec"]
+    second = leader_worker_set(llama_cluster(replicas=other), IMAGE)["spec"]
+    assert first["leaderWorkerTemplate"] == second["leaderWorkerTemplate"]

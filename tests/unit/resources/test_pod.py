@@ -1,0 +1,232 @@
+"""What all pods have in common: security, probes, scheduling, names, and who wins."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llamacluster.agent import contract
+from llamacluster.api.types import LlamaCluster
+from llamacluster.resources.leaderpod import leader_pod
+from llamacluster.resources.metadata import CLUSTER_LABEL, leader_selector
+from llamacluster.resources.workerpod import worker_pod
+from tests.build import IMAGE, Manifest, llama_cluster
+from tests.unit.resources.build import arguments, clusters
+from tests.unit.resources.restricted import violations
+
+Builder = Callable[[LlamaCluster, str], Manifest]
+BOTH = pytest.mark.parametrize(("role", "build"), [("leader", leader_pod), ("worker", worker_pod)])
+OURS = {
+    "app.kubernetes.io/name": "llamacluster",
+    "app.kubernetes.io/instance": "x",
+    "app.kubernetes.io/managed-by": "llamacluster-operator",
+    CLUSTER_LABEL: "x",
+}
+
+
+def with_settings(role: str, **settings: Any) -> LlamaCluster:
+    """A LlamaCluster with these settings for the pods of this role."""
+    if role == "worker":
+        return llama_cluster(workers={"count": 2, **settings})
+    return llama_cluster(leader=settings)
+
+
+@BOTH
+@settings(max_examples=40)
+@given(cluster=clusters)
+def test_every_pod_passes_the_restricted_standard(
+    role: str, build: Builder, cluster: LlamaCluster
+) -> None:
+    assert violations(build(cluster, IMAGE)["spec"]) == []
+
+
+@BOTH
+@settings(max_examples=40)
+@given(cluster=clusters)
+def test_every_mount_has_its_volume_and_nothing_else_can_be_written(
+    role: str, build: Builder, cluster: LlamaCluster
+) -> None:
+    spec = build(cluster, IMAGE)["spec"]
+    [container] = spec["containers"]
+    volumes = [volume["name"] for volume in spec["volumes"]]
+    if cluster.spec.model.storage and role == "leader":
+        volumes.append("model")  # by LeaderWorkerSet's volumeClaimTemplates
+    assert sorted(mount["name"] for mount in container["volumeMounts"]) == sorted(volumes)
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@BOTH
+@settings(max_examples=40)
+@given(cluster=clusters)
+def test_the_agent_gets_the_words_that_the_user_wrote(
+    role: str, build: Builder, cluster: LlamaCluster
+) -> None:
+    [container] = build(cluster, IMAGE)["spec"]["containers"]
+    options = contract.parse([expanded(arg) for arg in container["args"]])
+    if isinstance(options, contract.WorkerOptions):
+        assert options.threads == cluster.spec.workers.threads
+        return
+    inference = cluster.spec.inference
+    assert options == contract.LeaderOptions(
+        model_uri=cluster.spec.model.uri,
+        model_sha256=cluster.spec.model.sha256,
+        model_name="x",
+        workers=cluster.spec.workers.count,
+        context_size=inference.context_size,
+        parallel=inference.parallel,
+        batch_size=inference.batch_size,
+        ubatch_size=inference.ubatch_size,
+        cache_type_k=inference.cache_type_k,
+        cache_type_v=inference.cache_type_v,
+        threads=cluster.spec.leader.threads,
+        embeddings=inference.embeddings,
+        chat_template=inference.chat_template,
+        extra_args=tuple(inference.extra_args),
+    )
+
+
+@given(st.lists(arguments, min_size=1))
+def test_no_argument_of_the_user_is_expanded(words: list[str]) -> None:
+    cluster = llama_cluster(inference={"extraArgs": words})
+    [container] = leader_pod(cluster, IMAGE)["spec"]["containers"]
+    options = contract.parse([expanded(arg) for arg in container["args"]])
+    assert isinstance(options, contract.LeaderOptions)
+    assert list(options.extra_args) == words
+
+
+def expanded(arg: str) -> str:
+    """What the kubelet makes of an argument (k8s.io/kubernetes/third_party/forked/golang/expansion)
+    where every variable is known."""
+    return re.sub(r"\$(\$|\([^)]*\))", lambda found: "$" if found[1] == "$" else "EXPANDED", arg)
+
+
+@BOTH
+@settings(max_examples=40)
+@given(cluster=clusters)
+def test_the_same_spec_always_gives_the_same_pod(
+    role: str, build: Builder, cluster: LlamaCluster
+) -> None:
+    stored = json.loads(cluster.model_dump_json(by_alias=True, exclude_none=True))
+    again = LlamaCluster.model_validate(reversed_fields(stored))
+    assert build(again, IMAGE) == build(cluster, IMAGE)
+    json.dumps(build(cluster, IMAGE))
+
+
+def reversed_fields(value: Any) -> Any:
+    """The same object with its fields in another order."""
+    if isinstance(value, dict):
+        return {key: reversed_fields(value[key]) for key in reversed(value)}
+    if isinstance(value, list):
+        return [reversed_fields(item) for item in value]
+    return value
+
+
+@BOTH
+def test_probes_ask_the_agent_and_never_the_rpc_port(role: str, build: Builder) -> None:
+    [container] = build(llama_cluster(), IMAGE)["spec"]["containers"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] == "agent"
+        assert container[probe].keys().isdisjoint({"tcpSocket", "exec", "grpc"})
+    [agent] = [port for port in container["ports"] if port["name"] == "agent"]
+    assert agent["containerPort"] == contract.AGENT_PORT
+
+
+@BOTH
+def test_one_failed_probe_takes_a_pod_out_of_service(role: str, build: Builder) -> None:
+    [container] = build(llama_cluster(), IMAGE)["spec"]["containers"]
+    assert container["readinessProbe"]["failureThreshold"] == 1
+    assert "startupProbe" not in container
+
+
+@BOTH
+def test_the_users_labels_and_annotations_are_there_and_ours_win(role: str, build: Builder) -> None:
+    theirs = {**dict.fromkeys(OURS, "theirs"), "app.kubernetes.io/component": "theirs"}
+    metadata = {"labels": {**theirs, "team": "a"}, "annotations": {"note": "n"}}
+    pod = build(with_settings(role, metadata=metadata), IMAGE)
+    assert pod["metadata"] == {
+        "labels": {**OURS, "app.kubernetes.io/component": role, "team": "a"},
+        "annotations": {"note": "n"},
+    }
+
+
+def test_the_selector_of_the_service_takes_leaders_and_no_workers() -> None:
+    cluster = llama_cluster()
+    by_us = leader_selector(cluster)
+    by_leaderworkerset = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
+    leader = leader_pod(cluster, IMAGE)["metadata"]["labels"] | by_leaderworkerset
+    worker = worker_pod(cluster, IMAGE)["metadata"]["labels"] | by_leaderworkerset
+    assert by_us.items() <= leader.items()
+    assert not by_us.items() <= worker.items()
+
+
+@BOTH
+def test_pods_spread_over_nodes_if_they_can(role: str, build: Builder) -> None:
+    assert build(llama_cluster(), IMAGE)["spec"]["topologySpreadConstraints"] == [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {CLUSTER_LABEL: "x"}},
+        }
+    ]
+
+
+@BOTH
+def test_the_users_spread_constraints_replace_ours(role: str, build: Builder) -> None:
+    theirs = [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
+    some = build(with_settings(role, topologySpreadConstraints=theirs), IMAGE)["spec"]
+    none = build(with_settings(role, topologySpreadConstraints=[]), IMAGE)["spec"]
+    assert some["topologySpreadConstraints"] == theirs
+    assert "topologySpreadConstraints" not in none
+
+
+@BOTH
+def test_scheduling_and_resources_are_as_the_user_wrote_them(role: str, build: Builder) -> None:
+    scheduling: Manifest = {
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}],
+        "affinity": {
+            "nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {
+                    "nodeSelectorTerms": [
+                        {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}
+                    ]
+                }
+            }
+        },
+        "priorityClassName": "high",
+    }
+    resources = {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "500m"}}
+    spec = build(with_settings(role, resources=resources, **scheduling), IMAGE)["spec"]
+    assert {key: spec[key] for key in scheduling} == scheduling
+    assert spec["containers"][0]["resources"] == resources
+
+
+@BOTH
+def test_nothing_is_set_that_the_user_did_not_ask_for(role: str, build: Builder) -> None:
+    spec = build(llama_cluster(), IMAGE)["spec"]
+    unset = {"nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"}
+    assert spec.keys().isdisjoint(unset)
+    assert spec["containers"][0].keys().isdisjoint({"resources", "imagePullPolicy", "env"})
+
+
+@BOTH
+def test_image_settings_are_for_all_pods(role: str, build: Builder) -> None:
+    cluster = llama_cluster(imagePullPolicy="Never", imagePullSecrets=[{"name": "a"}])
+    spec = build(cluster, "registry.example/engine@sha256:abc")["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "a"}]
+    assert spec["containers"][0]["image"] == "registry.example/engine@sha256:abc"
+    assert spec["containers"][0]["imagePullPolicy"] == "Never"
+
+
+@BOTH
+def test_pods_have_no_key_to_the_api_server(role: str, build: Builder) -> None:
+    spec = build(llama_cluster(), IMAGE)["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
