@@ -21,7 +21,7 @@ _SUFFIXES = {
     **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)},
     **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
 }
-_PARTS = re.compile(QUANTITY_PATTERN)
+_PARTS = re.compile(QUANTITY_PATTERN, re.ASCII)
 
 
 def parse_quantity(text: str | int) -> Decimal:
@@ -29,7 +29,7 @@ def parse_quantity(text: str | int) -> Decimal:
 
     Raises ValueError for what Kubernetes would not accept.
     """
-    match = _PARTS.match(str(text))
+    match = _PARTS.fullmatch(str(text))
     if match is None:
         raise ValueError(
             f"{text!r} is not a quantity: write a number and perhaps a suffix, such as 500m or 2Gi"
