@@ -1,0 +1,226 @@
+"""The Helm chart: what it renders, what it refuses, and how little it lets the operator do."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.build import Manifest
+from tests.kind.cluster import tool
+from tests.kind.command import CommandFailed, run
+from tests.unit.resources.restricted import violations
+
+CHART = Path(__file__).parents[2] / "charts" / "llamacluster"
+DIGEST = f"sha256:{'a' * 64}"
+RULES = {
+    ("llamacluster.dev", "llamaclusters"): {"get", "list", "watch"},
+    ("llamacluster.dev", "llamaclusters/status"): {"patch"},
+    ("leaderworkerset.x-k8s.io", "leaderworkersets"): {"get", "list", "watch", "create", "patch"},
+    ("", "services"): {"get", "create", "patch"},
+    ("", "pods"): {"get", "list", "watch"},
+    ("", "events"): {"create"},
+}
+
+
+def render(**values: Any) -> list[Manifest]:
+    """The objects of a release named `llamacluster` in the namespace `system`."""
+    return [document for document in yaml.safe_load_all(_rendered(json.dumps(values))) if document]
+
+
+@cache
+def _rendered(values: str) -> str:
+    return run(
+        [
+            *(tool("helm"), "template", "llamacluster", str(CHART), "--namespace=system"),
+            *("--kube-version=1.30", "--values=-"),
+        ],
+        stdin=values,
+        timeout=60,
+    )
+
+
+def of_kind(objects: list[Manifest], kind: str) -> list[Manifest]:
+    return [one for one in objects if one["kind"] == kind]
+
+
+def the(objects: list[Manifest], kind: str, name: str = "llamacluster-operator") -> Manifest:
+    [found] = [one for one in of_kind(objects, kind) if one["metadata"]["name"] == name]
+    return found
+
+
+def pod(objects: list[Manifest]) -> Manifest:
+    spec: Manifest = the(objects, "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def rules(role: Manifest) -> dict[tuple[str, str], set[str]]:
+    """Verbs by API group and resource."""
+    return {
+        (group, resource): set(rule["verbs"])
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def test_helm_has_nothing_to_complain_of() -> None:
+    run([tool("helm"), "lint", "--strict", "--kube-version=1.30", str(CHART)], timeout=60)
+
+
+def test_the_default_release() -> None:
+    objects = render()
+    assert sorted({one["kind"] for one in objects}) == [
+        *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment"),
+        "ServiceAccount",
+    ]
+    [container] = pod(objects)["containers"]
+    assert container["image"] == "ghcr.io/llamacluster/operator:0.1.0"
+    assert "--engine-image=ghcr.io/llamacluster/engine:0.1.0" in container["args"]
+    assert not [arg for arg in container["args"] if arg.startswith("--namespace")]
+
+
+def test_the_operators_pod_passes_the_restricted_standard() -> None:
+    spec = pod(render())
+    assert violations(spec) == []
+    assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_there_is_one_operator_at_a_time() -> None:
+    deployment = the(render(), "Deployment")["spec"]
+    assert deployment["replicas"] == 1
+    assert deployment["strategy"] == {"type": "Recreate"}
+
+
+def test_the_operator_may_do_exactly_this_in_all_namespaces() -> None:
+    objects = render()
+    watching_crds = {("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"}}
+    assert rules(the(objects, "ClusterRole")) == RULES | watching_crds
+    binding = the(objects, "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == "llamacluster-operator"
+    account = {"kind": "ServiceAccount", "name": "llamacluster-operator", "namespace": "system"}
+    assert binding["subjects"] == [account]
+    assert pod(objects)["serviceAccountName"] == "llamacluster-operator"
+
+
+def test_an_operator_of_some_namespaces_has_no_right_in_others() -> None:
+    objects = render(watchNamespaces=["a", "b"])
+    assert of_kind(objects, "ClusterRoleBinding") == []
+    assert [role["metadata"]["name"] for role in of_kind(objects, "ClusterRole")] == [
+        "llamacluster-operator-view",
+        "llamacluster-operator-edit",
+    ]
+    assert [role["metadata"]["namespace"] for role in of_kind(objects, "Role")] == ["a", "b"]
+    for role, binding in zip(
+        of_kind(objects, "Role"), of_kind(objects, "RoleBinding"), strict=True
+    ):
+        assert rules(role) == RULES
+        assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
+        assert binding["subjects"][0]["namespace"] == "system"
+    args = pod(objects)["containers"][0]["args"]
+    assert [arg for arg in args if arg.startswith("--namespace")] == [
+        "--namespace=a",
+        "--namespace=b",
+    ]
+
+
+@pytest.mark.parametrize("namespaces", [[], ["a"]])
+def test_no_role_has_a_wildcard_or_reads_secrets(namespaces: list[str]) -> None:
+    objects = render(watchNamespaces=namespaces)
+    for role in of_kind(objects, "ClusterRole") + of_kind(objects, "Role"):
+        for (group, resource), verbs in rules(role).items():
+            assert "*" not in {group, resource, *verbs}
+            assert resource != "secrets"
+
+
+def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_status() -> None:
+    objects = render()
+    view = the(objects, "ClusterRole", "llamacluster-operator-view")
+    edit = the(objects, "ClusterRole", "llamacluster-operator-edit")
+    assert all(verbs == {"get", "list", "watch"} for verbs in rules(view).values())
+    assert ("llamacluster.dev", "llamaclusters/status") not in rules(edit)
+    assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
+
+
+def test_images_by_digest() -> None:
+    objects = render(
+        operatorImage={"repository": "registry.example/o", "tag": "2", "digest": DIGEST},
+        engineImage={"repository": "registry.example/e", "digest": DIGEST},
+    )
+    [container] = pod(objects)["containers"]
+    assert container["image"] == f"registry.example/o@{DIGEST}"
+    assert f"--engine-image=registry.example/e@{DIGEST}" in container["args"]
+
+
+def test_pull_secrets_and_scheduling() -> None:
+    values: Manifest = {
+        "imagePullSecrets": [{"name": "a"}],
+        "nodeSelector": {"role": "system"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "system-cluster-critical",
+    }
+    spec = pod(render(**values))
+    assert {key: spec[key] for key in values} == values
+
+
+def test_labels_for_the_pod_cannot_replace_those_that_select_it() -> None:
+    objects = render(podLabels={"app.kubernetes.io/name": "mine", "team": "a"})
+    deployment = the(objects, "Deployment")["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    assert labels["team"] == "a"
+    assert deployment["selector"]["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize(
+    ("crds", "there", "kept"),
+    [
+        ({}, True, True),
+        ({"keep": False}, True, False),
+        ({"install": False}, False, False),
+    ],
+)
+def test_the_crd_comes_with_the_chart_and_stays_unless_told(
+    crds: dict[str, bool], there: bool, kept: bool
+) -> None:
+    found = of_kind(render(crds=crds), "CustomResourceDefinition")
+    assert bool(found) is there
+    policies = [
+        one["metadata"].get("annotations", {}).get("helm.sh/resource-policy") for one in found
+    ]
+    assert (policies == ["keep"]) is kept
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"replicaCount": 3}, "replicaCount"),
+        ({"operatorImage": {"repositry": "x"}}, "repositry"),
+        ({"operatorImage": {"repository": ""}}, "repository"),
+        ({"operatorImage": {"tag": 1.0}}, "tag"),
+        ({"engineImage": {"digest": "sha256:abc"}}, "digest"),
+        ({"imagePullPolicy": "Sometimes"}, "imagePullPolicy"),
+        ({"imagePullSecrets": ["a"]}, "imagePullSecrets"),
+        ({"logLevel": "verbose"}, "logLevel"),
+        ({"crds": {"keep": "yes"}}, "keep"),
+        ({"watchNamespaces": "a"}, "watchNamespaces"),
+        ({"watchNamespaces": ["a", "a"]}, "watchNamespaces"),
+        ({"watchNamespaces": ["A"]}, "watchNamespaces"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:
+    with pytest.raises(CommandFailed, match=message):
+        render(**values)
+
+
+def test_a_release_of_another_name_has_objects_of_another_name() -> None:
+    text = run([tool("helm"), "template", "mine", str(CHART), "--kube-version=1.30"], timeout=60)
+    names = {one["metadata"]["name"] for one in yaml.safe_load_all(text) if one}
+    assert names == {
+        "llamaclusters.llamacluster.dev",
+        *(f"mine-llamacluster-operator{suffix}" for suffix in ("", "-view", "-edit")),
+    }
