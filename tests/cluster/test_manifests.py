@@ -1,0 +1,467 @@
+"""What the API server takes and refuses, in words that tell the user what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from kubernetes.aio.client import ApiClient
+from kubernetes.aio.dynamic import DynamicClient
+from kubernetes.aio.dynamic.exceptions import DynamicApiError
+
+from llamacluster.controller.kubeapi import LLAMACLUSTERS, load_configuration
+from tests.build import Manifest, manifest
+from tests.kind.cluster import Cluster
+from tests.kind.command import CommandFailed
+from tests.kind.host import REPOSITORY
+
+pytestmark = pytest.mark.cluster
+
+EXAMPLE = REPOSITORY / "examples" / "tiny.yaml"
+HTTP = "http://models/m.gguf"
+TOLERATION = {"key": "a", "operator": "Exists"}
+SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+
+
+class Refused(Exception):
+    """The API server's own sentence."""
+
+
+async def create(
+    cluster: Cluster, wanted: Manifest, namespace: str = "default", *, dry_run: bool = True
+) -> Manifest:
+    """What the API server stores, or would store; as `kubectl create` with strict fields."""
+    configuration = await load_configuration(str(cluster.kubeconfig), None)
+    query = [("fieldValidation", "Strict")] + ([("dryRun", "All")] if dry_run else [])
+    wanted = {**wanted, "metadata": {**wanted["metadata"], "namespace": namespace}}
+    async with ApiClient(configuration) as client:
+        try:
+            answer = await DynamicClient(client).request(
+                "post",
+                LLAMACLUSTERS.path(namespace=namespace),
+                body=wanted,
+                query_params=query,
+                serialize=False,
+            )
+            stored: Manifest = json.loads(await answer.read())
+        except DynamicApiError as error:
+            raise Refused(json.loads(error.body or "{}")["message"]) from error
+        else:
+            return stored
+
+
+def model(**fields: Any) -> Manifest:
+    return {"model": {"uri": HTTP, **fields}}
+
+
+def workers(**fields: Any) -> Manifest:
+    return {"workers": {"count": 2, **fields}}
+
+
+def inference(**fields: Any) -> Manifest:
+    return {"inference": fields}
+
+
+def at(stored: Manifest, path: str) -> Any:
+    """The value at `a.b.c`; None where there is none."""
+    value: Any = stored
+    for name in path.split("."):
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+# Accepted: the spec, and what is stored at some places of it.
+ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
+    "the least": (
+        {},
+        {
+            "topology": "Distributed",
+            "replicas": 1,
+            "inference.contextSize": 4096,
+            "inference.parallel": 1,
+            "inference.cacheTypeK": "f16",
+            "inference.cacheTypeV": "f16",
+            "inference.batchSize": 2048,
+            "inference.ubatchSize": 512,
+            "inference.embeddings": False,
+            "server.port": 8080,
+            "server.service.type": "ClusterIP",
+            "image": None,
+            "model.storage": None,
+            "workers.threads": None,
+            "workers.topologySpreadConstraints": None,
+        },
+    ),
+    "https with a query": (model(uri="https://h/a/m.gguf?download=true"), {}),
+    "a split model": (model(uri="https://h/m-00001-of-00003.gguf"), {}),
+    "a port in the URI": (model(uri="http://h:8080/m.gguf"), {}),
+    "a claim": (model(uri="pvc://my-claim/m.gguf"), {}),
+    "a claim with a dot, a file in folders": (model(uri="pvc://a.b/c/d/m.gguf"), {}),
+    "a file of the image": (model(uri="file:///models/m.gguf"), {}),
+    "a checksum": (model(sha256="0" * 64), {}),
+    "storage": (
+        model(storage={"size": "40Gi"}),
+        {"model.storage.size": "40Gi", "model.storage.accessModes": ["ReadWriteOnce"]},
+    ),
+    "storage of a number of bytes": (
+        model(storage={"size": 1073741824, "storageClassName": "fast"}),
+        {"model.storage.size": 1073741824},
+    ),
+    "no replicas": ({"replicas": 0}, {"replicas": 0}),
+    "many replicas": ({"replicas": 1000}, {}),
+    "one worker": ({"workers": {"count": 1}}, {}),
+    "as many workers as the engine can have": ({"workers": {"count": 15}}, {}),
+    "resources": (
+        workers(resources={"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "500m"}}),
+        {"workers.resources.limits.cpu": 2, "workers.resources.limits.memory": "1.5Gi"},
+    ),
+    "extended resources": (workers(resources={"limits": {"example.com/npu": 1}}), {}),
+    "threads": (workers(threads=8), {"workers.threads": 8}),
+    "node selector and tolerations": (
+        workers(nodeSelector={"example.com/disk": "fast"}, tolerations=[TOLERATION]),
+        {"workers.tolerations": [TOLERATION]},
+    ),
+    "affinity": (
+        workers(
+            affinity={
+                "podAntiAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "weight": 100,
+                            "podAffinityTerm": {
+                                "topologyKey": "kubernetes.io/hostname",
+                                "labelSelector": {"matchLabels": {"app": "x"}},
+                            },
+                        }
+                    ]
+                }
+            }
+        ),
+        {},
+    ),
+    "spread constraints": (workers(topologySpreadConstraints=[SPREAD]), {}),
+    "no spread constraints": (
+        workers(topologySpreadConstraints=[]),
+        {"workers.topologySpreadConstraints": []},
+    ),
+    "labels and annotations": (
+        {"leader": {"metadata": {"labels": {"a/b": ""}, "annotations": {"c": "any text"}}}},
+        {},
+    ),
+    "an empty part is filled field by field": (
+        {"inference": {}, "server": {}},
+        {"inference.contextSize": 4096, "server.port": 8080, "server.service.type": "ClusterIP"},
+    ),
+    "a partly given part is filled": (
+        inference(contextSize=8192),
+        {"inference.contextSize": 8192, "inference.parallel": 1},
+    ),
+    "a quantised cache": (inference(cacheTypeK="q8_0", cacheTypeV="q4_0"), {}),
+    "equal batches": (inference(batchSize=512, ubatchSize=512), {}),
+    "embeddings": (inference(embeddings=True), {"inference.embeddings": True}),
+    "a template": (inference(chatTemplate="chatml"), {}),
+    "engine arguments": (
+        inference(extraArgs=["--temp", "0.2", "--no-webui", "$(X)"]),
+        {"inference.extraArgs": ["--temp", "0.2", "--no-webui", "$(X)"]},
+    ),
+    "an argument that only begins like one of ours": (
+        inference(extraArgs=["--threads-http", "2", "-c2"]),
+        {},
+    ),
+    "a load balancer": (
+        {"server": {"service": {"type": "LoadBalancer", "annotations": {"a/b": "c"}}}},
+        {"server.port": 8080},
+    ),
+    "an image by digest": ({"image": f"registry.example/e@sha256:{'a' * 64}"}, {}),
+    "pull policy and secrets": (
+        {"imagePullPolicy": "Never", "imagePullSecrets": [{"name": "a"}]},
+        {},
+    ),
+}
+
+# Refused: the spec, the field, and the part of the message that tells the user what is wrong.
+REFUSED: dict[str, tuple[Manifest, str, str]] = {
+    "no model": ({"model": None}, "spec.model", "Required value"),
+    "no workers": ({"workers": None}, "spec.workers", "Required value"),
+    "no count": ({"workers": {}}, "spec.workers.count", "Required value"),
+    "no URI": ({"model": {}}, "spec.model.uri", "Required value"),
+    "an unknown topology": ({"topology": "Ring"}, "spec.topology", '"Distributed"'),
+    "another scheme": (model(uri="ftp://h/m.gguf"), "spec.model.uri", "should match"),
+    "no scheme": (model(uri="/models/m.gguf"), "spec.model.uri", "should match"),
+    "a host without a file": (model(uri="https://h"), "spec.model.uri", "should match"),
+    "a folder": (model(uri="https://h/folder/"), "spec.model.uri", "should match"),
+    "a space in the URI": (model(uri="https://h/m y.gguf"), "spec.model.uri", "should match"),
+    "a fragment": (model(uri="https://h/m.gguf#x"), "spec.model.uri", "should match"),
+    "a claim without a file": (model(uri="pvc://claim"), "spec.model.uri", "should match"),
+    "a claim in capitals": (model(uri="pvc://Claim/m.gguf"), "spec.model.uri", "should match"),
+    "a relative file": (model(uri="file://m.gguf"), "spec.model.uri", "should match"),
+    "a very long URI": (model(uri=f"https://h/{'a' * 2048}"), "spec.model.uri", "Too long"),
+    "a short checksum": (model(sha256="abc"), "spec.model.sha256", "should match"),
+    "a checksum in capitals": (model(sha256="A" * 64), "spec.model.sha256", "should match"),
+    "storage without a size": (model(storage={}), "spec.model.storage.size", "Required value"),
+    "a size without a sense": (
+        *(model(storage={"size": "forty"}), "spec.model.storage.size"),
+        "should match",
+    ),
+    "a negative size": (model(storage={"size": -1}), "spec.model.storage.size", "greater than or"),
+    "an unknown access mode": (
+        model(storage={"size": "1Gi", "accessModes": ["ReadOnlyMany"]}),
+        *("spec.model.storage.accessModes[0]", "supported values"),
+    ),
+    "no access mode": (
+        model(storage={"size": "1Gi", "accessModes": []}),
+        *("spec.model.storage.accessModes", "at least 1 items"),
+    ),
+    "storage for a claim": (
+        model(uri="pvc://claim/m.gguf", storage={"size": "1Gi"}),
+        *("spec.model.storage", "storage is for downloaded models: remove it, or use an http(s)://"),
+    ),
+    "storage for a file of the image": (
+        model(uri="file:///m.gguf", storage={"size": "1Gi"}),
+        *("spec.model.storage", "storage is for downloaded models"),
+    ),
+    "fewer than no replicas": ({"replicas": -1}, "spec.replicas", "greater than or equal to 0"),
+    "too many replicas": ({"replicas": 1001}, "spec.replicas", "less than or equal to 1000"),
+    "half a replica": ({"replicas": 1.5}, "spec.replicas", "must be of type integer"),
+    "replicas as text": ({"replicas": "2"}, "spec.replicas", "must be of type integer"),
+    "no worker": ({"workers": {"count": 0}}, "spec.workers.count", "greater than or equal to 1"),
+    "more workers than the engine can have": (
+        *({"workers": {"count": 16}}, "spec.workers.count"),
+        "less than or equal to 15",
+    ),
+    "no thread": (workers(threads=0), "spec.workers.threads", "greater than or equal to 1"),
+    "a limit without a sense": (
+        workers(resources={"limits": {"memory": "4GB"}}),
+        *("spec.workers.resources.limits.memory", "should match"),
+    ),
+    "a negative limit": (
+        workers(resources={"limits": {"cpu": -1}}),
+        *("spec.workers.resources.limits.cpu", "greater than or equal to 0"),
+    ),
+    "a limit below zero as text": (
+        workers(resources={"limits": {"cpu": "-1"}}),
+        *("spec.workers.resources.limits.cpu", "should match"),
+    ),
+    "a label value with a space": (
+        workers(metadata={"labels": {"a": "b c"}}),
+        *("spec.workers.metadata.labels.a", "should match"),
+    ),
+    "an unknown effect": (
+        workers(tolerations=[{"operator": "Exists", "effect": "Never"}]),
+        *("spec.workers.tolerations[0].effect", "supported values"),
+    ),
+    "an affinity without a term": (
+        workers(
+            affinity={
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}
+                }
+            }
+        ),
+        *("nodeSelectorTerms", "at least 1 items"),
+    ),
+    "a spread constraint without a topology": (
+        workers(topologySpreadConstraints=[{"maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}]),
+        *("spec.workers.topologySpreadConstraints[0].topologyKey", "Required value"),
+    ),
+    "a tiny context": (inference(contextSize=16), "spec.inference.contextSize", "equal to 32"),
+    "no slot": (inference(parallel=0), "spec.inference.parallel", "greater than or equal to 1"),
+    "an unknown cache type": (
+        *(inference(cacheTypeK="int8"), "spec.inference.cacheTypeK"),
+        "supported values",
+    ),
+    "a physical batch larger than the logical one": (
+        inference(batchSize=256, ubatchSize=512),
+        *("spec.inference.ubatchSize", "ubatchSize must not be greater than batchSize"),
+    ),
+    "a physical batch larger than the default": (
+        inference(ubatchSize=4096),
+        *("spec.inference.ubatchSize", "ubatchSize must not be greater than batchSize"),
+    ),
+    "a template that is a text": (
+        inference(chatTemplate="{{ messages }}"),
+        *("spec.inference.chatTemplate", "should match"),
+    ),
+    "an empty argument": (inference(extraArgs=[""]), "spec.inference.extraArgs[0]", "at least 1"),
+    "too many arguments": (inference(extraArgs=["-x"] * 65), "inference.extraArgs", "Too many"),
+    **{
+        f"our own flag {flag}": (
+            inference(extraArgs=[flag, "1"]),
+            "spec.inference.extraArgs",
+            "extraArgs must not set a flag that the operator sets from other fields",
+        )
+        for flag in ("--ctx-size", "-c", "--rpc", "-ts", "--port", "--api-key", "--ctx-size=1")
+    },
+    "a privileged port": ({"server": {"port": 80}}, "spec.server.port", "equal to 1024"),
+    "no such port": ({"server": {"port": 65536}}, "spec.server.port", "equal to 65535"),
+    **{
+        f"the group's own port {port}": (
+            {"server": {"port": port}},
+            *("spec.server.port", "ports 50051 and 50052 are the group's own"),
+        )
+        for port in (50051, 50052)
+    },
+    "an unknown Service type": (
+        {"server": {"service": {"type": "ExternalName"}}},
+        *("spec.server.service.type", "supported values"),
+    ),
+    "an image with a space": ({"image": "a b"}, "spec.image", "should match"),
+    "an empty image": ({"image": ""}, "spec.image", "at least 1 chars"),
+    "an unknown pull policy": ({"imagePullPolicy": "Maybe"}, "spec.imagePullPolicy", "supported"),
+    "a pull secret without a name": (
+        *({"imagePullSecrets": [{}]}, "spec.imagePullSecrets[0].name"),
+        "Required value",
+    ),
+    **{
+        f"a typo: {path}": (spec, f'unknown field "{path}"', "")
+        for path, spec in {
+            "spec.replica": {"replica": 2},
+            "spec.model.url": model(url=HTTP),
+            "spec.workers.resource": workers(resource={}),
+            "spec.inference.ctxSize": inference(ctxSize=1),
+            "spec.server.service.kind": {"server": {"service": {"kind": "NodePort"}}},
+            "spec.workers.tolerations[0].efect": workers(
+                tolerations=[{"operator": "Exists", "efect": "NoExecute"}]
+            ),
+        }.items()
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+async def test_accepted(api_server: Cluster, case: str) -> None:
+    spec, expected = ACCEPTED[case]
+    stored = await create(api_server, manifest(**spec))
+    assert {path: at(stored["spec"], path) for path in expected} == expected
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_refused(api_server: Cluster, case: str) -> None:
+    spec, field, message = REFUSED[case]
+    with pytest.raises(Refused) as refused:
+        await create(api_server, manifest(**spec))
+    assert field in str(refused.value)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a", "a-1", "a" * 39])
+async def test_names_that_are_good_for_a_service_are_accepted(
+    api_server: Cluster, name: str
+) -> None:
+    assert (await create(api_server, manifest(name)))["metadata"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a" * 40, "metadata.name must have at most 39 characters"),
+        ("a.b", "metadata.name must start with a letter and have only lower-case letters"),
+        ("1a", "metadata.name must start with a letter"),
+        ("Aa", "a lowercase RFC 1123 subdomain"),
+        ("a-", "a lowercase RFC 1123 subdomain"),
+        ("a_b", "a lowercase RFC 1123 subdomain"),
+    ],
+)
+async def test_other_names_are_refused(api_server: Cluster, name: str, message: str) -> None:
+    with pytest.raises(Refused) as refused:
+        await create(api_server, manifest(name))
+    assert message in str(refused.value)
+
+
+STORAGE = {"size": "1Gi", "storageClassName": "fast"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refused"),
+    [
+        (STORAGE, {**STORAGE, "size": "2Gi"}, True),
+        (STORAGE, {**STORAGE, "storageClassName": "slow"}, True),
+        (STORAGE, None, True),
+        (None, STORAGE, True),
+        (STORAGE, STORAGE, False),
+        (None, None, False),
+    ],
+    ids=["size", "class", "removed", "added", "the same", "none"],
+)
+async def test_storage_cannot_be_changed(
+    api_server: Cluster,
+    shared_namespace: str,
+    before: Manifest | None,
+    after: Manifest | None,
+    refused: bool,
+    request: pytest.FixtureRequest,
+) -> None:
+    name = request.node.callspec.id.replace(" ", "-")
+    spec = model(storage=before) if before else {}
+    await create(api_server, manifest(name, **spec), shared_namespace, dry_run=False)
+    # With another change beside it, so that the object is written at all.
+    changes = {"spec": {"replicas": 2, "model": {"storage": after}}}
+    patch = ["patch", "llc", name, f"--namespace={shared_namespace}", "--type=merge"]
+    patch.append(f"--patch={json.dumps(changes)}")
+    if refused:
+        with pytest.raises(CommandFailed) as failed:
+            api_server.kubectl(*patch)
+        assert "storage cannot be changed: claims are made once" in str(failed.value)
+        assert "Create another LlamaCluster and delete this one" in str(failed.value)
+    else:
+        api_server.kubectl(*patch)
+
+
+def test_kubectl_apply_refuses_a_typo(api_server: Cluster, shared_namespace: str) -> None:
+    typo = json.dumps(manifest("typo", shared_namespace, inference={"contextsize": 1}))
+    with pytest.raises(CommandFailed, match=r'unknown field "spec\.inference\.contextsize"'):
+        api_server.kubectl("apply", "-f", "-", stdin=typo)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("llc.spec.inference", ["How the engine runs the model", "contextSize <integer>"]),
+        ("llc.spec.model.uri", ["GGUF file to serve", "pvc://claim/path.gguf"]),
+        ("llc.spec.workers.count", ["1 to 15 (the engine's limit)"]),
+        ("llc.status.conditions", ["Ready, Progressing or Degraded"]),
+    ],
+)  # fmt: skip
+def test_kubectl_explain_reads_like_documentation(
+    api_server: Cluster, path: str, words: list[str]
+) -> None:
+    text = " ".join(api_server.kubectl("explain", path).split())
+    assert [word for word in words if word not in text] == []
+
+
+async def test_kubectl_get_finds_it_by_short_name_and_in_all(
+    api_server: Cluster, shared_namespace: str
+) -> None:
+    await create(api_server, manifest("listed"), shared_namespace, dry_run=False)
+    in_namespace = f"--namespace={shared_namespace}"
+    header, *rows = api_server.kubectl("get", "llc", "listed", in_namespace).splitlines()
+    assert header.split() == ["NAME", "MODEL", "TOPOLOGY", "WORKERS", "READY", "REASON", "AGE"]
+    assert rows[0].split()[:3] == ["listed", "Distributed", "2"]
+    everything = api_server.kubectl("get", "all", in_namespace, "-o", "name")
+    assert "llamacluster.llamacluster.dev/listed" in everything
+
+
+async def test_kubectl_scale_changes_replicas(api_server: Cluster, shared_namespace: str) -> None:
+    await create(api_server, manifest("scaled"), shared_namespace, dry_run=False)
+    in_namespace = f"--namespace={shared_namespace}"
+    api_server.kubectl("scale", "llc/scaled", "--replicas=2", in_namespace)
+    stored = api_server.kubectl(
+        "get", "llc/scaled", in_namespace, "-o", "jsonpath={.spec.replicas}"
+    )
+    assert stored == "2"
+    with pytest.raises(CommandFailed, match="less than or equal to 1000"):
+        api_server.kubectl("scale", "llc/scaled", "--replicas=1001", in_namespace)
+
+
+async def test_a_user_cannot_write_the_status_with_the_spec(
+    api_server: Cluster,
+) -> None:
+    stored = await create(api_server, {**manifest(), "status": {"replicas": 5}})
+    assert "status" not in stored
+
+
+def test_the_examples_are_accepted(api_server: Cluster) -> None:
+    api_server.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLE))
