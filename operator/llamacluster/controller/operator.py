@@ -95,6 +95,18 @@ def settings(options: Options) -> kopf.OperatorSettings:
     return result
 
 
+def is_news(known: Known, key: str, seen: tuple[str, int]) -> bool:
+    """Whether the uid and generation of a LlamaCluster are new; they are known from now on.
+
+    A new status is no news: it is our own, and while a group reports its progress each status
+    would lead to the next one at once.
+    """
+    if known.get(key) == seen:
+        return False
+    known[key] = seen
+    return True
+
+
 def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kopf.OperatorRegistry:
     """Handlers that turn every event of a LlamaCluster or of its objects into its key."""
     registry = kopf.OperatorRegistry()
@@ -107,13 +119,10 @@ def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kop
     async def cluster_changed(
         namespace: str | None, name: str, uid: str, meta: kopf.Meta, **event: Any
     ) -> None:
-        key, seen = f"{namespace}/{name}", (uid, meta["generation"])
+        key = f"{namespace}/{name}"
         if event["type"] == "DELETED":
             known.pop(key, None)
-        elif known.get(key) != seen:
-            # Not for a new status: it is our own, and while a group reports its progress each
-            # status would lead to the next one at once.
-            known[key] = seen
+        elif is_news(known, key, (uid, meta["generation"])):
             await queue.add(key)
 
     @kopf.on.event("leaderworkerset.x-k8s.io", "v1", "leaderworkersets", registry=registry)

@@ -1,0 +1,78 @@
+"""The operator's watches: whatever happens in the cluster is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+
+from llamacluster.controller.kubeapi import (
+    LEADERWORKERSETS,
+    LLAMACLUSTERS,
+    KubeApi,
+    load_configuration,
+)
+from llamacluster.controller.operator import Options, run
+from tests.build import IMAGE, manifest
+from tests.kind.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+async def operator(api_server: Cluster, namespace: str) -> AsyncIterator[None]:
+    """An operator of the test's namespace, in this process."""
+    configuration = await load_configuration(str(api_server.kubeconfig), None)
+    options = Options(engine_image=IMAGE, namespaces=(namespace,), in_cluster=False)
+    running = asyncio.create_task(run(configuration, options))
+    yield
+    assert not running.done(), "the operator ended by itself"
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await condition():  # noqa: ASYNC110 - other processes make it true
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.usefixtures("operator")
+async def test_every_change_is_noticed(api_server: Cluster, api: KubeApi, namespace: str) -> None:
+    in_namespace = f"--namespace={namespace}"
+
+    async def replicas_are(count: int) -> bool:
+        group_set = await api.get(LEADERWORKERSETS, namespace, "x-group")
+        return group_set is not None and group_set["spec"]["replicas"] == count
+
+    async def says(reason: str) -> bool:
+        cluster = await api.get(LLAMACLUSTERS, namespace, "x") or {}
+        conditions = cluster.get("status", {}).get("conditions", [])
+        return any(c["type"] == "Ready" and c["reason"] == reason for c in conditions)
+
+    nowhere = {"nodeSelector": {"no": "node"}}
+    wanted = manifest("x", namespace, replicas=0, leader=nowhere)
+    api_server.kubectl("create", "-f", "-", stdin=json.dumps(wanted))
+    await until(lambda: says("ScaledToZero"))
+
+    api_server.kubectl("scale", "llc/x", "--replicas=1", in_namespace)
+    await until(lambda: replicas_are(1))
+    await until(lambda: says("Unschedulable"))
+
+    patch = '--patch={"spec": {"replicas": 3}}'
+    api_server.kubectl("patch", "lws/x-group", "--type=merge", patch, in_namespace)
+    await until(lambda: replicas_are(1))
+
+    api_server.kubectl("delete", "lws/x-group", in_namespace)
+    await until(lambda: replicas_are(1))
+
+    api_server.kubectl("delete", "llc/x", in_namespace)
+    api_server.kubectl("create", "-f", "-", stdin=json.dumps(wanted))
+    await until(lambda: replicas_are(0))
+    await until(lambda: says("ScaledToZero"))
