@@ -61,7 +61,8 @@ def test_restarting_the_operator_changes_nothing(group: Live) -> None:
     group.cluster.kubectl(*operator, "restart", "deployment/llamacluster-operator")
     group.cluster.kubectl(*operator, "status", "deployment/llamacluster-operator", "--timeout=120s")
     # The new operator has surely been at work once it has followed an edit of another object.
-    group.kubectl("label", "lws", "tiny-group", "app.kubernetes.io/instance=someone-elses")
+    label = "app.kubernetes.io/instance=someone-elses"
+    group.kubectl("label", "--overwrite", "lws", "tiny-group", label)
     eventually(
         lambda: (
             group.read("lws", "tiny-group")["metadata"]["labels"]["app.kubernetes.io/instance"]

@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from tests.e2e.live import Json, Live, eventually, tiny
+from tests.e2e.live import TINY, Json, Live, eventually, tiny
 from tests.kind import faults
 
 pytestmark = pytest.mark.e2e
 
 URI = "http://tiny-model/tiny.gguf"
+MODEL_SERVER = "app.kubernetes.io/name=tiny-model"
 
 
 def test_a_wrong_image_is_named_and_heals(fresh: Live) -> None:
@@ -30,6 +31,7 @@ REMOVE_IMAGE = json.dumps([{"op": "remove", "path": "/spec/image"}])
 
 def test_a_missing_model_is_named_and_heals_when_the_file_appears(fresh: Live) -> None:
     fresh.kubectl("scale", "deployment/tiny-model", "--replicas=0")
+    fresh.kubectl("wait", "--for=delete", "pod", "-l", MODEL_SERVER, "--timeout=120s")
     fresh.apply(tiny(model={"uri": "http://tiny-model/another.gguf"}))
     fresh.wait_for("Degraded", "True", "ModelDownloadFailed")  # no server at all
     fresh.kubectl("scale", "deployment/tiny-model", "--replicas=1")
@@ -68,7 +70,7 @@ def is_digest(word: str) -> bool:
 
 def test_a_worker_that_never_comes_is_named_and_heals(fresh: Live) -> None:
     node = fresh.cluster.worker_nodes()[0]
-    workers = {"count": 2, "nodeSelector": {"test/place": "here"}}
+    workers = {**TINY["spec"]["workers"], "nodeSelector": {"test/place": "here"}}
     fresh.apply(tiny(workers=workers))
     found = fresh.wait_for("Ready", "False", "Unschedulable")
     assert "tiny-group-0-" in found["message"]

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from threading import Event, Thread
 
@@ -62,13 +62,21 @@ STABLE_SECONDS = 60.0
 class Found:
     """A worker whose agent answers."""
 
-    name: str
+    host: str
+    """Its name in the group's headless Service."""
     address: str
+    """IPv4 address that the name had when its agent answered."""
     status: WorkerStatus
 
     @property
+    def name(self) -> str:
+        """Pod name."""
+        return _pod(self.host)
+
+    @property
     def endpoint(self) -> str:
-        return f"{self.address}:{RPC_PORT}"
+        """For the engine: by name, as people know it in its log."""
+        return f"{self.host}:{RPC_PORT}"
 
 
 class Leader:
@@ -242,7 +250,7 @@ class Leader:
             return str(error)
         if status["name"] != _pod(host):
             return f"its name still leads to {status['name']}"
-        return Found(status["name"], address, status)
+        return Found(host, address, status)
 
     def _attach(self, found: Sequence[Found]) -> tuple[str, list[Found]]:
         epoch = uuid.uuid4().hex
@@ -259,7 +267,7 @@ class Leader:
                 status = self._peers.attach(worker.address, request, ATTACH_SECONDS)
             except PeerError as error:
                 return str(error)
-            return Found(worker.name, worker.address, status)
+            return replace(worker, status=status)
 
         answers = list(self._pool.map(attach, found))
         self._status.workers = [
