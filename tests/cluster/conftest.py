@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from llamacluster.controller.kubeapi import KubeApi, connect, load_configuration
+from tests.conftest import fresh_namespace
 from tests.kind.cluster import Cluster
 from tests.kind.host import REPOSITORY
 from tests.kind.product import uninstall_operator
-
-_names = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -33,26 +29,15 @@ def api_server(kind_cluster: Cluster) -> Cluster:
 @pytest.fixture
 def namespace(api_server: Cluster) -> Iterator[str]:
     """As in tests/conftest.py, with the CRD in place."""
-    yield from _namespace(api_server)
+    with fresh_namespace(api_server) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")
 def shared_namespace(api_server: Cluster) -> Iterator[str]:
     """One namespace for the tests of a module that share it."""
-    yield from _namespace(api_server)
-
-
-def _namespace(cluster: Cluster) -> Iterator[str]:
-    name = f"test-{os.getpid()}-cluster-{next(_names)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": name, "labels": labels},
-    }
-    cluster.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    with fresh_namespace(api_server) as name:
+        yield name
 
 
 @pytest.fixture

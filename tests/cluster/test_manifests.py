@@ -249,6 +249,10 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
         workers(metadata={"labels": {"a": "b c"}}),
         *("spec.workers.metadata.labels.a", "should match"),
     ),
+    "a label that LeaderWorkerSet sets": (
+        workers(metadata={"labels": {"leaderworkerset.sigs.k8s.io/worker-index": "0"}}),
+        *("spec.workers.metadata.labels", "are set by the operators"),
+    ),
     "an unknown effect": (
         workers(tolerations=[{"operator": "Exists", "effect": "Never"}]),
         *("spec.workers.tolerations[0].effect", "supported values"),

@@ -12,6 +12,7 @@ import pytest
 from llamacluster.controller.kubeapi import (
     LEADERWORKERSETS,
     LLAMACLUSTERS,
+    SERVICES,
     KubeApi,
     load_configuration,
 )
@@ -71,6 +72,12 @@ async def test_every_change_is_noticed(api_server: Cluster, api: KubeApi, namesp
 
     api_server.kubectl("delete", "lws/x-group", in_namespace)
     await until(lambda: replicas_are(1))
+
+    async def has_service() -> bool:
+        return await api.get(SERVICES, namespace, "x") is not None
+
+    api_server.kubectl("delete", "svc/x", in_namespace)
+    await until(has_service)
 
     api_server.kubectl("delete", "llc/x", in_namespace)
     api_server.kubectl("create", "-f", "-", stdin=json.dumps(wanted))

@@ -21,8 +21,8 @@ RULES = {
     ("llamacluster.dev", "llamaclusters"): {"get", "list", "watch"},
     ("llamacluster.dev", "llamaclusters/status"): {"patch"},
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): {"get", "list", "watch", "create", "patch"},
-    ("", "services"): {"get", "create", "patch"},
-    ("", "pods"): {"get", "list", "watch"},
+    ("", "services"): {"get", "list", "watch", "create", "patch"},
+    ("", "pods"): {"list", "watch"},
     ("", "events"): {"create"},
 }
 

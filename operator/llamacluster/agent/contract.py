@@ -117,8 +117,8 @@ def worker_args(options: WorkerOptions) -> list[str]:
 def leader_args(options: LeaderOptions) -> list[str]:
     """Arguments of the leader container. `parse` is the inverse.
 
-    As in any pod, Kubernetes expands `$(NAME)` in them; whoever builds the pod writes `$$(` for a
-    literal `$(`.
+    As in any pod, Kubernetes expands `$(NAME)` in them and makes one dollar of two: whoever builds
+    the pod doubles every dollar.
     """
     args = [
         "leader",

@@ -7,7 +7,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llamacluster.api.schema import ApiModel, DnsSubdomain, LabelKey, LabelValue, Quantity
+from llamacluster.api.schema import (
+    ApiModel,
+    DnsSubdomain,
+    LabelKey,
+    LabelValue,
+    Quantity,
+    Rule,
+    rules,
+)
 
 Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
 Annotations = Annotated[dict[str, str], Field(max_length=64)]
@@ -224,7 +232,22 @@ class ResourceRequirements(ApiModel):
 class PodTemplateMetadata(ApiModel):
     """Labels and annotations added to pods."""
 
-    labels: Labels | None = None
+    labels: (
+        Annotated[
+            Labels,
+            Field(
+                json_schema_extra=rules(
+                    Rule(
+                        "self.all(key, !key.startsWith('llamacluster.dev/') && "
+                        "!key.startsWith('leaderworkerset.sigs.k8s.io/'))",
+                        "labels under llamacluster.dev/ and leaderworkerset.sigs.k8s.io/ are set "
+                        "by the operators",
+                    )
+                )
+            ),
+        ]
+        | None
+    ) = None
     """Labels added to the pods; the operator's own win."""
     annotations: Annotations | None = None
     """Annotations added to the pods."""

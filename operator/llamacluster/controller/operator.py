@@ -88,8 +88,8 @@ def settings(options: Options) -> kopf.OperatorSettings:
     result.posting.enabled = False
     result.watching.server_timeout = 300
     result.watching.client_timeout = 360
-    result.watching.label_selectors["v1", "pods"] = CLUSTER_LABEL
-    result.watching.label_selectors["leaderworkersets.leaderworkerset.x-k8s.io"] = CLUSTER_LABEL
+    for parts in (("v1", "pods"), ("v1", "services"), "leaderworkersets.leaderworkerset.x-k8s.io"):
+        result.watching.label_selectors[parts] = CLUSTER_LABEL
     # To see LeaderWorkerSet's CRD come needs the right to watch CRDs, which are not namespaced.
     result.scanning.disabled = bool(options.namespaces)
     return result
@@ -126,6 +126,7 @@ def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kop
             await queue.add(key)
 
     @kopf.on.event("leaderworkerset.x-k8s.io", "v1", "leaderworkersets", registry=registry)
+    @kopf.on.event("", "v1", "services", registry=registry)
     @kopf.on.event("", "v1", "pods", registry=registry)
     async def part_changed(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
         if name := labels.get(CLUSTER_LABEL):

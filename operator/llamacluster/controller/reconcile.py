@@ -52,6 +52,8 @@ SOON_SECONDS = 2.0
 """Until the next look at a group that is on its way: its agent's progress makes no watch event."""
 LATER_SECONDS = 15.0
 """The same for one that has been on its way for long, or that waits for a person."""
+REFUSED_SECONDS = 60.0
+"""The longest wait before what the API server refused is tried again."""
 
 
 class Refused(Exception):
@@ -105,7 +107,7 @@ class Reconciler:
             found = refused(refusal.reason, refusal.message)
             status = refused_status(cluster.metadata, cluster.status, found, now)
             await self._say(cluster.metadata, cluster.status, status, now)
-            return LATER_SECONDS
+            return self._next_try(status)
 
         observation = await observe(cluster, self.api, self.agents)
         status = new_status(cluster, observation, image, now)
@@ -158,6 +160,12 @@ class Reconciler:
             except ApiError as error:
                 # The status says the same, and is written.
                 log.warning("event not written", error=str(error))
+
+    def _next_try(self, status: LlamaClusterStatus) -> float:
+        """Less often the longer the API server has been refusing: each try is a write."""
+        since = min(datetime.fromisoformat(c.last_transition_time) for c in status.conditions)
+        age = (self.clock() - since).total_seconds()
+        return min(REFUSED_SECONDS, max(LATER_SECONDS, age / 10))
 
     def _next_look(self, status: LlamaClusterStatus) -> float:
         """Often at first, seldom after a while."""

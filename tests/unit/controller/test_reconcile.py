@@ -19,7 +19,12 @@ from llamacluster.controller.kubeapi import (
     SERVICES,
     ApiError,
 )
-from llamacluster.controller.reconcile import LATER_SECONDS, SOON_SECONDS, Reconciler
+from llamacluster.controller.reconcile import (
+    LATER_SECONDS,
+    REFUSED_SECONDS,
+    SOON_SECONDS,
+    Reconciler,
+)
 from tests.build import IMAGE, Manifest, stored
 from tests.fakekubeapi import FakeKubeApi
 from tests.unit.controller.build import leader_status, pod
@@ -218,6 +223,8 @@ async def test_a_foreign_service_is_not_touched_and_said_until_it_is_gone(world:
     assert world.condition().reason == world.condition("Degraded").reason == "NameConflict"
     assert world.events() == [("Warning", "NameConflict")]
     assert await world.writes() == 0
+    world.now += timedelta(hours=1)
+    assert await world.reconcile() == REFUSED_SECONDS
 
     world.api.delete(SERVICES, "ns", "x")
     await world.reconcile()
