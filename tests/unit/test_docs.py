@@ -1,0 +1,29 @@
+"""The documentation speaks of everything that a user can meet."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.planning.reasons import Reason
+from tests.kind.host import REPOSITORY
+
+NOT_A_PROBLEM = {"Ready", "AsExpected", "Stopping"}
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def test_every_reason_is_explained() -> None:
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    explained = set(re.findall(r"\w+", " ".join(re.findall(r"^\| ([\w, ]+) \|", text, re.M))))
+    reasons = {reason.value for reason in (*Reason, *ClusterReason)}
+    assert reasons - NOT_A_PROBLEM - explained == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
