@@ -22,12 +22,21 @@ ENGINE_IMAGE_IN_EXAMPLES = "localhost/llamacluster/engine"
 
 def install_operator(cluster: Cluster, images: BuiltImages, *options: str) -> None:
     """Install or upgrade the operator's chart with these images; the operator runs afterwards."""
+    _remove_interrupted_release(cluster)
     values = {"operatorImage": _image(images.operator), "engineImage": _image(images.engine)}
     cluster.helm(
         *("upgrade", "--install", RELEASE, str(CHART), f"--namespace={SYSTEM_NAMESPACE}"),
         *("--create-namespace", "--wait", "--timeout=5m", "--values=-", *options),
         stdin=json.dumps(values),
     )
+
+
+def _remove_interrupted_release(cluster: Cluster) -> None:
+    """Helm refuses to touch a release whose last change was interrupted. The CRD stays."""
+    listed = cluster.helm("list", f"--namespace={SYSTEM_NAMESPACE}", "--all", "--output=json")
+    for release in json.loads(listed):
+        if release["name"] == RELEASE and release["status"].startswith(("pending", "uninstalling")):
+            uninstall_operator(cluster)
 
 
 def uninstall_operator(cluster: Cluster) -> None:
