@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 GET = """
 import sys, urllib.request
 print(urllib.request.urlopen(f"http://{sys.argv[1]}:8000/", timeout=2).read().decode())
+"""
+CONNECT = """
+import socket, sys
+with socket.socket() as s:
+    s.settimeout(5)
+    print(s.connect_ex((sys.argv[1], 80)))
 """
 SEND = """
 import socket, sys
@@ -153,6 +160,16 @@ def test_a_network_policy_is_enforced(peers: list[Peer]) -> None:
 
     kubectl("-n", NAMESPACE, "delete", "networkpolicy", "closed")
     faults.wait_until("the policy is gone", reach(client, server), 30)
+
+
+def test_nobody_answers_for_a_service_without_endpoints(peers: list[Peer]) -> None:
+    """Its packets must not leave the machine, where somebody else might answer."""
+    client = peers[0]
+    kubectl = client.cluster.kubectl
+    kubectl("-n", NAMESPACE, "create", "service", "clusterip", "nobody", "--tcp=80")
+    address = kubectl("-n", NAMESPACE, "get", "svc", "nobody", "-o", "jsonpath={.spec.clusterIP}")
+    refused = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH}
+    assert int(client.python(CONNECT, address)) in refused
 
 
 def test_a_cut_pair_cannot_talk_and_heals(peers: list[Peer]) -> None:

@@ -11,6 +11,8 @@ from tests.e2e.live import Live, eventually
 
 pytestmark = pytest.mark.e2e
 
+OURS = "app.kubernetes.io/instance=tiny"
+
 
 def context_of_a_slot(group: Live) -> int:
     """What the running engine says."""
@@ -50,12 +52,15 @@ def test_the_scale_subresource_adds_and_removes_whole_groups(group: Live) -> Non
 
 def test_restarting_the_operator_changes_nothing(group: Live) -> None:
     def versions() -> dict[str, str]:
-        found = group.read("llc,lws,svc,pods", "-l", "app.kubernetes.io/instance=tiny")["items"]
+        found = group.read("lws,svc,pods", "-l", OURS)["items"]
         return {
             f"{o['kind']}/{o['metadata']['name']}": o["metadata"]["resourceVersion"] for o in found
         } | {"llc": group.get()["metadata"]["resourceVersion"]}
 
     group.wait_for("Progressing", "False", "AsExpected")
+    # The kubelet may find a worker ready a moment after the leader, which asks it directly.
+    group.kubectl("wait", "--for=condition=Ready", "pods", "-l", OURS, "--timeout=60s")
+    group.kubectl("wait", "--for=condition=Available", "lws/tiny-group", "--timeout=60s")
     before = versions()
     operator = ["--namespace=llamacluster-system", "rollout"]
     group.cluster.kubectl(*operator, "restart", "deployment/llamacluster-operator")

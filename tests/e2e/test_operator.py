@@ -26,6 +26,29 @@ def test_it_is_small(group: Live) -> None:
     assert resident <= IDLE_MEBIBYTES
 
 
+def test_a_newer_operator_restarts_no_group(group: Live, images: BuiltImages) -> None:
+    def running() -> dict[str, tuple[str, str]]:
+        return {
+            name: (pod["metadata"]["uid"], pod["spec"]["containers"][0]["image"])
+            for name, pod in group.pods().items()
+        }
+
+    before = running()
+    newer = BuiltImages(engine="localhost/llamacluster/engine:next", operator=images.operator)
+    install_operator(group.cluster, newer)
+    try:
+        group.kubectl("scale", "llc/tiny", "--replicas=2")  # the newer operator does its work
+        group.wait_for("Ready", "True", "Ready")
+        after = running()
+        assert len(after) == 2 * len(before)
+        assert before.items() <= after.items()
+        assert {image for _, image in after.values()} == {images.engine}
+        assert group.get()["status"]["engine"]["image"] == images.engine
+    finally:
+        group.kubectl("scale", "llc/tiny", "--replicas=1")
+        install_operator(group.cluster, images)
+
+
 def test_with_rights_in_one_namespace_it_serves_that_one_alone(
     fresh: Live, group: Live, images: BuiltImages
 ) -> None:

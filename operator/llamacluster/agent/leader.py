@@ -75,8 +75,10 @@ class Found:
 
     @property
     def endpoint(self) -> str:
-        """For the engine: by name, as people know it in its log."""
-        return f"{self.host}:{RPC_PORT}"
+        """For the engine, which looks a name up again for each of its many connections: DNS caches
+        may still lead some of them to a worker's predecessor, and a connection to nobody takes
+        134 s to fail. So it gets the address at which the worker's agent answered by its name."""
+        return f"{self.address}:{RPC_PORT}"
 
 
 class Leader:

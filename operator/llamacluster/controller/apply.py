@@ -7,14 +7,12 @@ same, every field that we want is compared with what is there: a difference is s
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from llamacluster.api import KIND
 from llamacluster.api.quantity import parse_quantity
 from llamacluster.api.types import LlamaCluster
-from llamacluster.resources.metadata import DESIRED_HASH_ANNOTATION, Manifest
+from llamacluster.resources.metadata import DESIRED_HASH_ANNOTATION, Manifest, digest
 
 _LIST_KEYS = {
     # Lists that server-side apply merges by these fields: others may add entries of their own.
@@ -39,10 +37,8 @@ class PredecessorRemains(Exception):
 
 def with_digest(desired: Manifest) -> Manifest:
     """`desired` with the digest of itself as an annotation."""
-    text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     metadata = desired["metadata"]
-    annotations = {**metadata.get("annotations", {}), DESIRED_HASH_ANNOTATION: digest}
+    annotations = {**metadata.get("annotations", {}), DESIRED_HASH_ANNOTATION: digest(desired)}
     return {**desired, "metadata": {**metadata, "annotations": annotations}}
 
 

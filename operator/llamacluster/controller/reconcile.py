@@ -37,7 +37,7 @@ from llamacluster.controller.status import (
     status_manifest,
     unsettled,
 )
-from llamacluster.resources.leaderworkerset import leader_worker_set
+from llamacluster.resources.leaderworkerset import keep_running, leader_worker_set, running_image
 from llamacluster.resources.service import service
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Reconciler:
         image = cluster.spec.image or self.engine_image
         try:
             await self._apply(cluster, SERVICES, service(cluster))
-            await self._apply(cluster, LEADERWORKERSETS, leader_worker_set(cluster, image))
+            wanted = leader_worker_set(cluster, image)
+            group_set = await self._apply(cluster, LEADERWORKERSETS, wanted, keep_running)
         except PredecessorRemains as waiting:
             found = delayed(ClusterReason.PredecessorRemains, str(waiting))
             status = refused_status(cluster.metadata, cluster.status, found, now)
@@ -110,21 +111,31 @@ class Reconciler:
             return self._next_try(status)
 
         observation = await observe(cluster, self.api, self.agents)
-        status = new_status(cluster, observation, image, now)
+        status = new_status(cluster, observation, running_image(group_set), now)
         await self._say(cluster.metadata, cluster.status, status, now)
         return self._next_look(status) if unsettled(status.groups) else None
 
-    async def _apply(self, cluster: LlamaCluster, resource: Resource, manifest: Manifest) -> None:
-        """Make `manifest` true if it is not. Raises Refused and PredecessorRemains."""
-        desired = with_digest(manifest)
+    async def _apply(
+        self,
+        cluster: LlamaCluster,
+        resource: Resource,
+        manifest: Manifest,
+        adjust: Callable[[Manifest, Manifest | None], Manifest] = lambda wanted, _: wanted,
+    ) -> Manifest:
+        """Make `manifest`, adjusted to what is there, true if it is not; returns what is true then.
+
+        Raises Refused and PredecessorRemains.
+        """
         name, kind = manifest["metadata"]["name"], manifest["kind"]
         try:
             live = await self.api.get(resource, cluster.metadata.namespace, name)
             if live is not None:
                 check_ownership(cluster, live)
+            desired = with_digest(adjust(manifest, live))
             if why := difference(desired, live):
                 log.info("applying", object=f"{kind}/{name}", because=why)
                 await self.api.apply(resource, desired)
+            return desired
         except NotOurs as conflict:
             raise Refused(ClusterReason.NameConflict, str(conflict)) from conflict
         except ApiError as error:

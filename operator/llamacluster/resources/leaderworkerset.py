@@ -5,7 +5,10 @@ from __future__ import annotations
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.leaderpod import MODEL_VOLUME, leader_pod
 from llamacluster.resources.metadata import (
+    SPEC_HASH_ANNOTATION,
+    TEMPLATE_HASH_ANNOTATION,
     Manifest,
+    digest,
     group_set_name,
     labels,
     object_metadata,
@@ -40,10 +43,15 @@ def leader_worker_set(cluster: LlamaCluster, image: str) -> Manifest:
             "whenDeleted": "Delete",
             "whenScaled": "Retain",
         }
+    metadata = object_metadata(cluster, group_set_name(cluster))
+    metadata["annotations"] = {
+        SPEC_HASH_ANNOTATION: digest(_spec_of_pods(cluster)),
+        TEMPLATE_HASH_ANNOTATION: digest(template),
+    }
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
         "kind": "LeaderWorkerSet",
-        "metadata": object_metadata(cluster, group_set_name(cluster)),
+        "metadata": metadata,
         "spec": {
             "replicas": cluster.spec.replicas,
             "startupPolicy": "LeaderCreated",
@@ -51,3 +59,49 @@ def leader_worker_set(cluster: LlamaCluster, image: str) -> Manifest:
             "leaderWorkerTemplate": template,
         },
     }
+
+
+def keep_running(desired: Manifest, live: Manifest | None) -> Manifest:
+    """`desired` with the pod templates of `live`, if only the operator has changed since them.
+
+    A newer operator makes other templates from the same spec: another default image, another
+    argument. Applying them would restart every group, and nobody asked for that. They come with the
+    next change of the spec.
+    """
+    if live is None:
+        return desired
+    wanted, there = desired["metadata"]["annotations"], live["metadata"].get("annotations", {})
+    same_spec = wanted[SPEC_HASH_ANNOTATION] == there.get(SPEC_HASH_ANNOTATION)
+    same_template = wanted[TEMPLATE_HASH_ANNOTATION] == there.get(TEMPLATE_HASH_ANNOTATION)
+    if not same_spec or same_template:
+        return desired
+    template_hash = there[TEMPLATE_HASH_ANNOTATION]
+    return {
+        **desired,
+        "metadata": {
+            **desired["metadata"],
+            "annotations": {**wanted, TEMPLATE_HASH_ANNOTATION: template_hash},
+        },
+        "spec": {
+            **desired["spec"],
+            "leaderWorkerTemplate": live["spec"]["leaderWorkerTemplate"],
+        },
+    }
+
+
+def running_image(group_set: Manifest) -> str:
+    """The engine image of the groups."""
+    template = group_set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
+    image: str = template["spec"]["containers"][0]["image"]
+    return image
+
+
+def _spec_of_pods(cluster: LlamaCluster) -> Manifest:
+    """What the user asked of the pods: not the operator's defaults, nor what pods do not show."""
+    spec = cluster.spec.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude_defaults=True,
+        exclude={"replicas": True, "server": {"service": True}},
+    )
+    return {field: value for field, value in spec.items() if value != {}}

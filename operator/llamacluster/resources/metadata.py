@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 from llamacluster.agent import contract
@@ -18,9 +20,20 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 DESIRED_HASH_ANNOTATION = f"{GROUP}/desired-hash"
 """On every object of ours: the digest of what was last applied (see `controller.apply`)."""
 
+SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
+"""On the LeaderWorkerSet: the digest of the part of the spec that its pods are made from."""
+TEMPLATE_HASH_ANNOTATION = f"{GROUP}/template-hash"
+"""On the LeaderWorkerSet: the digest of the pod templates that were made from that spec."""
+
 LWS_GROUP_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
 LWS_WORKER_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
 LWS_REVISION_LABEL = "leaderworkerset.sigs.k8s.io/template-revision-hash"
+
+
+def digest(value: Any) -> str:
+    """Short digest of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def group_set_name(cluster: LlamaCluster) -> str:

@@ -97,7 +97,7 @@ def test_the_engine_is_told_everything_explicitly(running: Running) -> None:
     running.until_formed()
     argv = " ".join(running.launcher.started[0][0])
     for flag in (
-        "--rpc x-0-1.x.ns:50052,x-0-2.x.ns:50052",
+        "--rpc addr-x-0-1:50052,addr-x-0-2:50052",
         "--fit off",
         "--n-gpu-layers 5",
         "--tensor-split 2.5,2.5",

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from llamacluster.agent import contract
-from llamacluster.api.types import Condition, LlamaClusterStatus
+from llamacluster.api.types import Condition, EngineStatus, LlamaClusterStatus
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
@@ -187,6 +187,34 @@ async def test_a_deleted_cluster_is_left_to_the_garbage_collector(
     world.api.delete(SERVICES, "ns", "x")
     assert await world.reconcile() is None
     assert await world.writes() == 0
+
+
+async def test_a_newer_operator_restarts_nothing_until_the_spec_changes(world: World) -> None:
+    def images() -> set[str]:
+        template = world.stored(LEADERWORKERSETS, "x-group")["spec"]["leaderWorkerTemplate"]
+        pods = (template["leaderTemplate"], template["workerTemplate"])
+        return {pod["spec"]["containers"][0]["image"] for pod in pods}
+
+    async def reconcile_with(image: str) -> None:
+        await Reconciler(world.api, world.agents, image, clock=lambda: world.now)("ns/x")
+
+    world.creates()
+    await reconcile_with("engine:1")
+    await reconcile_with("engine:2")
+    assert images() == {"engine:1"}
+    assert world.status().engine == EngineStatus(image="engine:1")
+    writes = world.api.writes
+    await reconcile_with("engine:2")
+    assert world.api.writes == writes
+
+    world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": {"replicas": 2}})
+    await reconcile_with("engine:2")
+    assert world.stored(LEADERWORKERSETS, "x-group")["spec"]["replicas"] == 2
+    assert images() == {"engine:1"}
+
+    world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": {"inference": {"contextSize": 64}}})
+    await reconcile_with("engine:2")
+    assert images() == {"engine:2"}
 
 
 async def test_an_object_that_is_gone_is_made_again(world: World) -> None:

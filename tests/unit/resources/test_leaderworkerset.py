@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacluster.api.types import MAX_NAME_LENGTH
 from llamacluster.resources.leaderpod import leader_pod
-from llamacluster.resources.leaderworkerset import leader_worker_set
-from llamacluster.resources.metadata import group_set_name, labels, service_name
+from llamacluster.resources.leaderworkerset import keep_running, leader_worker_set
+from llamacluster.resources.metadata import (
+    SPEC_HASH_ANNOTATION,
+    group_set_name,
+    labels,
+    service_name,
+)
 from llamacluster.resources.workerpod import worker_pod
 from tests.build import IMAGE, UID, llama_cluster
 
@@ -91,3 +99,33 @@ def test_scaling_does_not_change_the_template_and_so_rolls_nothing(one: int, oth
     first = leader_worker_set(llama_cluster(replicas=one), IMAGE)["spec"]
     second = leader_worker_set(llama_cluster(replicas=other), IMAGE)["spec"]
     assert first["leaderWorkerTemplate"] == second["leaderWorkerTemplate"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "other_pods"),
+    [
+        ({"replicas": 2}, False),
+        ({"server": {"service": {"type": "NodePort"}}}, False),
+        ({"inference": {"contextSize": 4096}}, False),  # the default, said aloud
+        ({"inference": {"contextSize": 64}}, True),
+        ({"server": {"port": 9000}}, True),
+        ({"image": "localhost/mine:1"}, True),
+        ({"leader": {"threads": 3}}, True),
+    ],
+)
+def test_only_a_change_of_the_pods_asks_for_other_pods(
+    fields: dict[str, Any], other_pods: bool
+) -> None:
+    def spec_hash(**spec: Any) -> str:
+        group_set = leader_worker_set(llama_cluster(**spec), IMAGE)
+        hashed: str = group_set["metadata"]["annotations"][SPEC_HASH_ANNOTATION]
+        return hashed
+
+    assert (spec_hash(**fields) != spec_hash()) is other_pods
+
+
+def test_somebody_elses_edit_of_the_pods_is_not_kept() -> None:
+    wanted = leader_worker_set(llama_cluster(), IMAGE)
+    edited = copy.deepcopy(wanted)
+    edited["spec"]["leaderWorkerTemplate"]["size"] = 9
+    assert keep_running(wanted, edited) == wanted
