@@ -17,9 +17,9 @@ _names = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def kind_cluster() -> Cluster:
-    """The tests' cluster: made when it is not there, and left for the next run."""
+    """The tests' cluster: made when it is not there or outdated, and left for the next run."""
     cluster = Cluster(os.environ.get("LLAMACLUSTER_TEST_CLUSTER", "llamacluster-test"))
-    cluster.up()
+    cluster.up(renew=True)
     return cluster
 
 

@@ -59,13 +59,17 @@ class Cluster:
 
     # Life
 
-    def up(self) -> None:
-        """Make the cluster, or take the one that is there; ready for use when this returns."""
+    def up(self, *, renew: bool = False) -> None:
+        """Make the cluster, or take the one that is there; ready for use when this returns.
+
+        With `renew`, one that was made from another node image is made anew.
+        """
         with host.only_run(f"bringing up cluster {self.name}"):
             engine = docker.find_or_start()
             # All of them now: what cannot be had is better said before anything is made.
             kind, *_ = [tool(name) for name in LEAST_VERSIONS]
-            if self._is_whole(engine) and self._comes_back():
+            usable = self._is_whole(engine) and not (renew and self._is_outdated(engine))
+            if usable and self._comes_back():
                 self._heal()
             else:
                 if self._containers(engine):
@@ -196,6 +200,10 @@ class Cluster:
         except CommandFailed:
             return False
         return True
+
+    def _is_outdated(self, engine: docker.Engine) -> bool:
+        """Whether a cluster made now would have other nodes."""
+        return bool(json.loads(self._made.read_text())["image"] != nodeimage.node_image(engine))
 
     def _create(self, engine: docker.Engine, kind: str) -> None:
         host.save_sysctls()

@@ -207,4 +207,6 @@ def _phase(pod: Manifest) -> str:
 
 
 def _workers_attached(group: Group) -> int:
+    if is_ready(group.leader):
+        return group.size
     return sum(worker["attached"] for worker in group.status["workers"]) if group.status else 0
