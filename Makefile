@@ -18,13 +18,20 @@ demo: setup
 demo-down: setup
 	@$(BIN)/python -m tests.kind.demo down
 
+TEST_CLUSTER := $(or $(LLAMACLUSTER_TEST_CLUSTER),llamacluster-test)
+
+# Cluster and images are steps of their own, because the first time they take long and show how far
+# they are; in the tests' fixtures they are there already then.
 test: check
+	@echo "==> Cluster and images"
+	@$(BIN)/python -m tests.kind up --renew --name $(TEST_CLUSTER)
+	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)
 	@echo "==> Tests: unit, engine, cluster, end to end"
 	@$(BIN)/pytest -v tests/unit tests/engine tests/cluster tests/e2e
 
 # Remove the tests' cluster, which `make test` leaves for its next run.
 down: setup
-	@$(BIN)/python -m tests.kind down --name llamacluster-test
+	@$(BIN)/python -m tests.kind down --name $(TEST_CLUSTER)
 
 check: setup
 	@echo "==> Format"

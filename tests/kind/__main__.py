@@ -26,6 +26,12 @@ def parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--name", default=DEFAULT_NAME, help="name of the cluster")
+        if name == "up":
+            command.add_argument(
+                "--renew",
+                action="store_true",
+                help="make a cluster anew that was made from another node image",
+            )
         if name == "down":
             command.add_argument(
                 "--all",
@@ -41,7 +47,7 @@ def main(arguments: list[str]) -> int:
     try:
         match args.command:
             case "up":
-                cluster.up()
+                cluster.up(renew=args.renew)
             case "down" if args.all:
                 down_all()
             case "down":
