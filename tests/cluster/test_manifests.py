@@ -18,7 +18,7 @@ from tests.kind.host import REPOSITORY
 
 pytestmark = pytest.mark.cluster
 
-EXAMPLE = REPOSITORY / "examples" / "tiny.yaml"
+EXAMPLES = REPOSITORY / "examples"
 HTTP = "http://models/m.gguf"
 TOLERATION = {"key": "a", "operator": "Exists"}
 SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
@@ -468,4 +468,4 @@ async def test_a_user_cannot_write_the_status_with_the_spec(
 
 
 def test_the_examples_are_accepted(api_server: Cluster) -> None:
-    api_server.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLE))
+    api_server.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLES))

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import LlamaCluster
 from llamacluster.planning.reasons import Reason
 from tests.kind.host import REPOSITORY
 
@@ -20,6 +22,14 @@ def test_every_reason_is_explained() -> None:
     explained = set(re.findall(r"\w+", " ".join(re.findall(r"^\| ([\w, ]+) \|", text, re.M))))
     reasons = {reason.value for reason in (*Reason, *ClusterReason)}
     assert reasons - NOT_A_PROBLEM - explained == set()
+
+
+def test_the_manifest_in_the_readme_is_one() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    [manifest] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    parsed = yaml.safe_load(manifest)
+    parsed["metadata"]["namespace"] = "default"
+    assert LlamaCluster.model_validate(parsed).spec.workers.count == 3
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
