@@ -189,7 +189,8 @@ def show_next_commands(cluster: Cluster) -> None:
         f"\nTry next:\n"
         f"  {context} get llc,pods -o wide\n"
         f"  {context} scale llc/{NAME} --replicas=2\n"
-        f"  {context} port-forward svc/{NAME} 8080  # then: curl localhost:8080/v1/models"
+        f"  {context} port-forward svc/{NAME} 8080\n"
+        "    and in another shell: curl localhost:8080/v1/models"
     )
 
 
