@@ -15,6 +15,9 @@ log = structlog.get_logger()
 
 BASE_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 120.0
+EARLY_SECONDS = 1e-6
+"""A key may begin this early. asyncio's timers fire up to a nanosecond early; without an allowance a
+worker that is woken then would wait again, for nothing, as fast as it can."""
 
 
 class Worker(Protocol):
@@ -102,7 +105,7 @@ class WorkQueue:
                     due, _, key = self._heap[0]
                     if self._due.get(key) != due:
                         heapq.heappop(self._heap)  # superseded by an earlier time
-                    elif due > loop.time():
+                    elif due > loop.time() + EARLY_SECONDS:
                         wait = due - loop.time()
                         break
                     elif key in self._active:

@@ -179,6 +179,13 @@ def test_only_an_unexpected_error_is_logged_with_its_traceback(
     assert bool(line.get("exc_info")) is traceback
 
 
+def test_workers_that_are_woken_a_moment_early_do_not_spin() -> None:
+    assert 0.2 + 1.0 < 1.1 + 0.1  # by less than the loop's clock can tell
+    worker = Worker()
+    run(worker, [(0.2, "a", 1.0), (1.1, "b", 0.1)])
+    assert worker.times("a") == worker.times("b") == [1.2]
+
+
 def test_nothing_is_kept_of_keys_that_are_done() -> None:
     worker = Worker(answers=iter([ValueError(), ValueError()]))
     queue = run(worker, [(float(n), f"k{n}", 0.0) for n in range(50)])
