@@ -16,8 +16,8 @@ log = structlog.get_logger()
 BASE_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 120.0
 EARLY_SECONDS = 1e-6
-"""A key may begin this early. asyncio's timers fire up to a nanosecond early; without an allowance a
-worker that is woken then would wait again, for nothing, as fast as it can."""
+"""A key may begin this early. asyncio's timers fire up to a nanosecond early; without an allowance
+a worker that is woken then would wait again, for nothing, as fast as it can."""
 
 
 class Worker(Protocol):
