@@ -14,6 +14,7 @@ from llamacluster.resources.metadata import Manifest
 TIMEOUT_SECONDS = 2.0
 MAX_ANSWER_BYTES = 1 << 20
 MAX_REASON = 128
+MAX_VERSION = 128
 MAX_MESSAGE = 4096
 
 
@@ -74,7 +75,7 @@ def parsed(body: bytes) -> contract.LeaderStatus | None:
     """The status in the body of an answer; None when it is not one."""
     try:
         return checked(json.loads(body))
-    except ValueError:
+    except (ValueError, RecursionError):  # the agent's image is the user's
         return None
 
 
@@ -91,9 +92,13 @@ def checked(answer: Any) -> contract.LeaderStatus | None:
             "reason": str(reason),
             "message": str(message),
             "workers": list(workers),
-            "engine": {"version": str()},
+            "engine": {"version": str(version)},
         } if phase in set(contract.Phase) and all(map(_is_worker, workers)):
-            cut = {"reason": reason[:MAX_REASON] or phase, "message": message[:MAX_MESSAGE]}
+            cut = {
+                "reason": reason[:MAX_REASON] or phase,
+                "message": message[:MAX_MESSAGE],
+                "engine": {**answer["engine"], "version": version[:MAX_VERSION]},
+            }
             return cast("contract.LeaderStatus", {**answer, **cut})
     return None
 

@@ -76,8 +76,8 @@ def _first_difference(desired: Any, live: Any, path: str) -> str | None:
         for key, value in desired.items():
             here = f"{path}.{key}"
             if key not in live:
-                if value in ({}, []):
-                    continue  # the API server drops empty parts of built-in types
+                if value in ({}, [], ""):
+                    continue  # the API server and webhooks drop empty parts of built-in types
                 return f"{here} is missing"
             if path.endswith(_QUANTITIES) and _equal_quantities(value, live[key]):
                 continue

@@ -22,7 +22,9 @@ def transition_event(
     degraded = any(
         c.type == "Degraded" and c.status is ConditionStatus.TRUE for c in new.conditions
     )
-    lost = bool(before and before.status is ConditionStatus.TRUE)
+    # A group that goes because its user changed the spec is no loss.
+    asked_for = old.observed_generation != new.observed_generation
+    lost = bool(before and before.status is ConditionStatus.TRUE) and not asked_for
     return {
         "apiVersion": "v1",
         "kind": "Event",

@@ -146,9 +146,15 @@ def agent_says(group: Group) -> Finding | None:
     """All containers run: the leader's agent knows best."""
     if group.status is None:
         return None
-    return Finding(
-        GroupPhase(group.status["phase"]), group.status["reason"], group.status["message"]
-    )
+    phase = GroupPhase(group.status["phase"])
+    if phase is GroupPhase.READY:
+        # The Service leads nobody to a pod that the kubelet has not found ready yet.
+        return Finding(
+            GroupPhase.LOADING,
+            Reason.Probing,
+            f"the group answers; pod {_name(group.leader)} is not in the Service yet",
+        )
+    return Finding(phase, group.status["reason"], group.status["message"])
 
 
 def pods_are_missing(group: Group) -> Finding | None:
@@ -200,6 +206,10 @@ def _containers(group: Group) -> Iterator[tuple[Manifest, Manifest]]:
             continue  # that its containers end is no failure
         for container in pod.get("status", {}).get("containerStatuses", []):
             yield pod, container
+
+
+def _name(pod: Manifest | None) -> str:
+    return str(pod["metadata"]["name"]) if pod else ""
 
 
 def _phase(pod: Manifest) -> str:

@@ -109,10 +109,17 @@ def test_an_answer_without_what_the_operator_reads_is_none(changes: Manifest) ->
 
 
 def test_words_that_are_too_long_for_a_condition_are_cut() -> None:
-    answer = checked({**leader_status(), "reason": "R" * 5000, "message": "m" * 100_000})
+    engine = {**leader_status()["engine"], "version": "v" * 100_000}
+    words = {"reason": "R" * 5000, "message": "m" * 100_000, "engine": engine}
+    answer = checked({**leader_status(), **words})
     assert answer is not None
+    assert len(answer["engine"]["version"]) == agents.MAX_VERSION
     assert len(answer["reason"]) == agents.MAX_REASON
     assert len(answer["message"]) == agents.MAX_MESSAGE
+
+
+def test_an_answer_that_nests_without_end_is_none() -> None:
+    assert agents.parsed(b"[" * 500_000) is None
 
 
 def test_a_condition_always_has_a_reason() -> None:

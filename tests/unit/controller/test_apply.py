@@ -101,7 +101,8 @@ def test_a_list_of_words_is_compared_as_a_whole() -> None:
 
 
 def test_empty_parts_that_the_api_server_drops_are_no_difference() -> None:
-    wanted = {"metadata": {}, "spec": {"selector": {}, "list": [], "set": {"emptyDir": {}}}}
+    empty = {"selector": {}, "list": [], "set": {"emptyDir": {}}, "value": ""}
+    wanted = {"metadata": {}, "spec": empty}
     assert difference(wanted, {"metadata": {}, "spec": {"set": {}}}) is None
 
 

@@ -173,10 +173,17 @@ def test_what_kubernetes_says_comes_in_this_order_and_before_the_agent(first: in
     assert groups.group_status(group, None, NOW).reason == reasons[0]
 
 
-@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("phase", set(Phase) - {Phase.Ready})
 def test_every_phase_of_the_agent_is_a_phase_of_the_group(phase: Phase) -> None:
     group = build.group(*RUNNING, status=build.leader_status(phase))
     assert groups.group_status(group, None, NOW).phase.value == phase.value
+
+
+def test_a_leader_that_the_service_does_not_have_yet_is_not_ready() -> None:
+    group = build.group(*RUNNING, status=build.leader_status(Phase.Ready))
+    found = groups.group_status(group, None, NOW)
+    assert (found.phase, found.reason) == (GroupPhase.LOADING, "Probing")
+    assert "x-group-0 is not in the Service yet" in found.message
 
 
 def test_since_is_when_the_reason_changed_not_the_message() -> None:

@@ -146,6 +146,11 @@ def ready_is(status: bool, reason: str, message: str = "m") -> LlamaClusterStatu
         (ready_is(False, "Loading"), status_of(*refused("Rejected", "m")), ("Warning", "Rejected")),
         (ready_is(False, "Loading", "1 %"), ready_is(False, "Loading", "2 %"), None),
         (ready_is(True, "Ready"), LlamaClusterStatus(), None),
+        (
+            ready_is(True, "Ready").model_copy(update={"observed_generation": 0}),
+            ready_is(False, "RollingOut"),
+            ("Normal", "RollingOut"),
+        ),
     ],
 )
 def test_an_event_tells_of_a_transition(

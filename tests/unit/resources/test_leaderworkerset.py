@@ -124,6 +124,16 @@ def test_only_a_change_of_the_pods_asks_for_other_pods(
     assert (spec_hash(**fields) != spec_hash()) is other_pods
 
 
+def test_a_newer_operator_finds_the_same_spec() -> None:
+    # These stand on the objects of running groups. Should one change here, for example by another
+    # default, an upgrade of the operator would restart the groups.
+    hashes = [
+        leader_worker_set(cluster, IMAGE)["metadata"]["annotations"][SPEC_HASH_ANNOTATION]
+        for cluster in (llama_cluster(), llama_cluster(inference={"contextSize": 64}, image="i"))
+    ]
+    assert hashes == ["6c1b82fa4c7f6ca1", "a7bc146eeb5fac83"]
+
+
 def test_somebody_elses_edit_of_the_pods_is_not_kept() -> None:
     wanted = leader_worker_set(llama_cluster(), IMAGE)
     edited = copy.deepcopy(wanted)
