@@ -81,6 +81,11 @@ def test_both_workers_hold_layers_and_the_leader_none(group: Live) -> None:
     assert sum(held.values()) == status["model"]["layers"] + 1  # with the output layer
     assert status["leader"] is not None
     assert status["leader"]["layers"] == 0
+    # What the engine itself told: a layer brings its part of the KV cache with it.
+    for part in status["placement"]:
+        assert part["modelBytes"] > 0
+        assert part["contextBytes"] > 0
+    assert status["leader"]["contextBytes"] == 0
 
 
 def test_greedy_output_is_that_of_a_single_process(group: Live, images: BuiltImages) -> None:

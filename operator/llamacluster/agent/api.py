@@ -1,7 +1,8 @@
 """The agents' HTTP: a few fixed paths for the operator, the leader and the kubelet.
 
-Requests, answers, time and the number of connections are bounded, so a stranger on the port can
-slow nobody but the next stranger.
+Sizes, the wait for each read and the number of connections are bounded, so a stranger on the port
+cannot fill the memory. Who holds all connections still keeps the kubelet's probes out: the port is
+for the operator, the group and the kubelet alone (docs/security.md).
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class _Buffers:
     model: int = 0
     context: int = 0
     compute: int = 0
+    output: int = 0
 
 
 @dataclass
@@ -76,6 +77,8 @@ class EngineLog:
                 buffers.model += size
             case "compute":
                 buffers.compute = size  # told anew each time the graph is reserved
+            case "output":
+                buffers.output = size  # of logits, not of the context; grows with the batch
             case _:
                 buffers.context += size
 
@@ -99,7 +102,7 @@ class EngineLog:
                         "layers": len(layers),
                         "modelBytes": buffers.model,
                         "contextBytes": buffers.context,
-                        "computeBytes": buffers.compute,
+                        "computeBytes": buffers.compute + buffers.output,
                     }
                 )
             return result
@@ -116,7 +119,7 @@ class EngineLog:
                 "layers": remote.count(False),
                 "modelBytes": buffers.model,
                 "contextBytes": buffers.context,
-                "computeBytes": buffers.compute,
+                "computeBytes": buffers.compute + buffers.output,
             }
 
     def why_it_ended(self, exit_code: int) -> GroupError:

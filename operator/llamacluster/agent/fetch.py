@@ -96,6 +96,9 @@ class ModelStore:
         with what is wrong and what to do, Stopped when told to stop.
         """
         parts = urllib.parse.urlsplit(uri)
+        if "@" in parts.netloc:
+            # Not shown: it may be a password. Python's client would show it in its error.
+            raise GroupError(Reason.ModelNotFound, "model.uri must not hold a user or a password")
         if parts.scheme in ("http", "https"):
             return self._fetch(uri, sha256, progress)
         if parts.scheme == "pvc":
@@ -109,8 +112,8 @@ class ModelStore:
         )
 
     def _find(self, path: Path, where: str, sha256: str | None, progress: Progress) -> ModelFiles:
-        if ".." in path.parts:
-            raise GroupError(Reason.ModelNotFound, f"model.uri must not hold '..': {path}")
+        if ".." in path.parts or "\0" in str(path):
+            raise GroupError(Reason.ModelNotFound, f"model.uri must not hold '..' or %00: {path}")
         files = [path.with_name(name) for name in shards(path.name)]
         for file in files:
             try:
@@ -309,7 +312,8 @@ def _shard_urls(uri: str) -> list[str]:
 
 def _file_name(url: str) -> str:
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-    safe = re.sub(r"[^\w.+-]", "_", name)[:200].lstrip(".")
+    # Of a long name the end: it tells the files of a split model apart.
+    safe = re.sub(r"[^\w.+-]", "_", name)[-200:].lstrip(".")
     return safe if safe.endswith(".gguf") else f"{safe or 'model'}.gguf"
 
 

@@ -35,7 +35,7 @@ from llamacluster.agent.contract import (
 )
 from llamacluster.agent.engine import EngineHttp, server_argv
 from llamacluster.agent.engine_log import EngineLog
-from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped
+from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped, shown
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher, stop
@@ -114,20 +114,22 @@ class Leader:
         self._log = log
         self._stopping = stopping
         self._wake = Event()  # something happened that the current wait should look at
+        self._ready_since = float("inf")
         self._pool = ThreadPoolExecutor(MAX_WORKERS)
 
     def run(self) -> None:
         """Forms the group, again and again, until `stop`."""
         backoff = Backoff(0.5, 30.0)
         while not self._stopping.is_set():
-            began = self._clock.monotonic()
+            self._ready_since = float("inf")
             try:
                 self._form_and_serve()
             except GroupError as error:
                 if self._stopping.is_set():
                     return
                 self._status.fail(error)
-                if self._clock.monotonic() - began > STABLE_SECONDS:
+                # A long load that fails each time is not stable: only serving counts.
+                if self._clock.monotonic() - self._ready_since > STABLE_SECONDS:
                     backoff.reset()
                 wait = backoff.next_seconds()
                 self._log.error(error.message, reason=error.reason, retry_seconds=f"{wait:.1f}")
@@ -183,7 +185,7 @@ class Leader:
         except GgufError as error:
             raise GroupError(Reason.ModelInvalid, f"{model.path.name}: {error}") from error
         self._status.model = {
-            "uri": self._options.model_uri,
+            "uri": shown(self._options.model_uri),
             "file": str(model.path),
             "bytes": model.bytes,
             "architecture": header.architecture,
@@ -368,6 +370,7 @@ class Leader:
             self._log.info("placed", **row)
 
     def _become_ready(self) -> None:
+        self._ready_since = self._clock.monotonic()
         self._enter(Phase.Ready, Reason.Ready, f"serving with {len(self._hosts)} workers")
         self._log.info(
             "ready",

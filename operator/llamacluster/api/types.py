@@ -83,7 +83,7 @@ class ModelSource(ApiModel):
         Field(
             min_length=1,
             max_length=2048,
-            pattern=r"^(https?://[^\s/?#]+/[^\s#]*[^\s#/]|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\s]+|file:///[^\s]+)$",
+            pattern=r"^(https?://[^\s/?#@]+/[^\s#]*[^\s#/]|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\s]+|file:///[^\s]+)$",
         ),
     ]
     """GGUF file to serve: `https://host/path.gguf`, `http://...`, `pvc://claim/path.gguf` (a claim
@@ -401,6 +401,11 @@ class LlamaCluster(ApiModel):
                 "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
                 "metadata.name must start with a letter and have only lower-case letters, digits "
                 "and dashes: Services are named after it",
+            ),
+            Rule(
+                "!self.metadata.name.endsWith('-group')",
+                "metadata.name must not end with -group: NAME-group is the headless Service of the "
+                "LlamaCluster NAME",
             ),
         )
     )

@@ -277,6 +277,7 @@ def test_a_model_in_a_claim_is_used_in_place(places: Places) -> None:
         ("pvc://weights/none.gguf", "none.gguf in the claim weights: correct model.uri"),
         ("pvc://weights/../x.gguf", "must not hold '..'"),
         ("pvc://weights/%2e%2e/x.gguf", "must not hold '..'"),
+        ("pvc://weights/a%00.gguf", "must not hold '..' or %00"),
         ("file:///tmp", "cannot be read"),
         ("ftp://host/x.gguf", "is none of"),
     ],
@@ -285,6 +286,23 @@ def test_a_model_that_is_not_there_is_told(places: Places, uri: str, words: str)
     error = refusal(places, uri)
     assert error.reason is Reason.ModelNotFound
     assert words in error.message
+
+
+def test_the_files_of_a_split_model_with_a_long_name_are_kept_apart(
+    web: Web, places: Places
+) -> None:
+    stem = "m" * 220
+    for index in (1, 2):
+        web.files[f"/{stem}-{index:05d}-of-00002.gguf"] = CONTENT
+    first = places.obtain(f"{web.url}/{stem}-00001-of-00002.gguf")
+    assert len(list(first.parent.glob("*.gguf"))) == 2
+    assert first.name.endswith("-00001-of-00002.gguf")
+
+
+def test_a_password_in_the_uri_is_refused_and_not_told(places: Places) -> None:
+    error = refusal(places, "http://user:secret@host/m.gguf")
+    assert error.reason is Reason.ModelNotFound
+    assert "secret" not in str(error)
 
 
 def test_secrets_of_a_url_are_not_shown() -> None:

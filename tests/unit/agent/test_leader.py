@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from io import StringIO
@@ -182,6 +183,20 @@ def test_a_bad_flag_stays_said_while_it_is_tried_again(
     assert running.status()["phase"] == "Failed"
     running.launcher.begin = lambda _: None
     running.until_formed()
+
+
+def test_loads_that_fail_each_time_are_tried_less_and_less(running: Running) -> None:
+    def load_long_and_fail(child: object) -> None:
+        running.leader._clock.wait(Event(), 100)
+        running.launcher.last.say("out of memory")
+        running.launcher.last.end(1)
+
+    running.launcher.begin = load_long_and_fail
+    running.start()
+    while len(running.launcher.started) < 5:
+        time.sleep(0.001)
+    waits = [float(wait) for wait in re.findall(r"retry_seconds=([\d.]+)", running.log.getvalue())]
+    assert waits[3] > 2 * waits[0]
 
 
 def test_no_first_token_is_no_ready(running: Running) -> None:
