@@ -12,6 +12,7 @@ from openai import OpenAI
 from tests.e2e.live import Live, eventually, tiny
 from tests.kind.images import BuiltImages
 from tests.kind.portforward import port_forward
+from tests.kind.product import ask_service
 from tests.model.build import SENTENCE
 
 pytestmark = pytest.mark.e2e
@@ -121,6 +122,15 @@ def test_the_openai_client_lists_models_chats_and_streams(group: Live) -> None:
         words = [piece for piece in pieces if piece]
         assert len(words) > 5
         assert "".join(words).strip() == SENTENCE
+
+
+def test_the_endpoint_in_status_answers_inside_the_cluster(group: Live) -> None:
+    """By the Service's name and address, as no port-forward goes."""
+    endpoint = group.get()["status"]["endpoint"]
+    body = {"messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+    url = f"{endpoint}/chat/completions"
+    answer = ask_service(group.cluster, group.namespace, url, body)
+    assert answer["choices"][0]["message"]["content"].strip() == SENTENCE
 
 
 def test_status_tells_what_runs_and_where_to_reach_it(group: Live) -> None:

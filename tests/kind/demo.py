@@ -10,7 +10,6 @@ import signal
 import sys
 import textwrap
 import time
-import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +17,11 @@ from tests.kind.cluster import Cluster, down_all, environment, known
 from tests.kind.command import CommandFailed, SetupError
 from tests.kind.host import cache
 from tests.kind.images import build_images
-from tests.kind.portforward import port_forward
 from tests.kind.product import (
     EXAMPLES,
     OPERATOR,
     SYSTEM_NAMESPACE,
+    ask_service,
     install_operator,
     operator_is_installed,
     publish_model,
@@ -92,8 +91,7 @@ def demo() -> None:
     ) as now:
         wait_until_ready(cluster, now)
     with step("Chat: ask through the Service") as now:
-        with port_forward(cluster, NAMESPACE, f"service/{NAME}", 8080) as url:
-            answer = chat(url)
+        answer = chat(cluster)
         now.note = f"{answer.predicted_per_second:.0f} tokens/s"
     show(answer, leader_status(cluster))
     show_next_commands(cluster)
@@ -127,21 +125,18 @@ def wait_until_ready(cluster: Cluster, now: Step) -> None:
         time.sleep(1)
 
 
-def chat(url: str) -> Answer:
-    """One chat request, as any OpenAI client sends it."""
+def chat(cluster: Cluster) -> Answer:
+    """One chat request, as any OpenAI client in the cluster sends it to the Service."""
     body = {
         "model": NAME,
         "messages": [{"role": "user", "content": QUESTION}],
         "temperature": 0,
         "max_tokens": 100,
     }
-    request = urllib.request.Request(
-        f"{url}/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
+    endpoint = cluster.kubectl(
+        *("get", "llc", NAME, f"-n={NAMESPACE}", "-o", "jsonpath={.status.endpoint}")
     )
-    with urllib.request.urlopen(request, timeout=120) as response:
-        found = json.load(response)
+    found = ask_service(cluster, NAMESPACE, f"{endpoint}/chat/completions", body)
     timings = found["timings"]
     return Answer(
         text=found["choices"][0]["message"]["content"].strip(),

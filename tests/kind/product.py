@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.kind.cluster import Cluster
 from tests.kind.command import CommandFailed
@@ -12,11 +13,19 @@ from tests.kind.host import REPOSITORY
 from tests.kind.images import BuiltImages
 from tests.model import build as model
 
+Json = dict[str, Any]
+
 RELEASE = "llamacluster"
 SYSTEM_NAMESPACE = "llamacluster-system"
 OPERATOR = f"deployment/{RELEASE}-operator"
 CHART = REPOSITORY / "charts" / "llamacluster"
 EXAMPLES = REPOSITORY / "examples"
+ASK = """
+import sys, urllib.request
+headers = {"Content-Type": "application/json"}
+request = urllib.request.Request(sys.argv[1], sys.stdin.buffer.read(), headers)
+sys.stdout.buffer.write(urllib.request.urlopen(request, timeout=120).read())
+"""
 ENGINE_IMAGE_IN_EXAMPLES = "localhost/llamacluster/engine"
 
 
@@ -80,6 +89,17 @@ def publish_model(cluster: Cluster, images: BuiltImages, namespace: str) -> None
         *("rollout", "status", "deployment/tiny-model", f"--namespace={namespace}"),
         "--timeout=120s",
     )
+
+
+def ask_service(cluster: Cluster, namespace: str, url: str, body: Json) -> Json:
+    """The answer to a POST of JSON from a pod of the namespace: as a client in the cluster asks."""
+    answer = cluster.kubectl(
+        *("exec", "-i", f"--namespace={namespace}", "deployment/tiny-model", "--"),
+        *("python3", "-c", ASK, url),
+        stdin=json.dumps(body),
+    )
+    parsed: Json = json.loads(answer)
+    return parsed
 
 
 def _image(name: str) -> dict[str, str]:

@@ -173,6 +173,8 @@ class Leader:
                 self._options.model_sha256,
                 _ModelProgress(self._status, self._log, self._clock),
             )
+        except OSError as error:
+            raise _unreadable(error) from error
         finally:
             self._status.download = None
 
@@ -184,6 +186,8 @@ class Leader:
             block_count, context = header.block_count, header.context_length
         except GgufError as error:
             raise GroupError(Reason.ModelInvalid, f"{model.path.name}: {error}") from error
+        except OSError as error:
+            raise _unreadable(error) from error
         self._status.model = {
             "uri": shown(self._options.model_uri),
             "file": str(model.path),
@@ -516,6 +520,13 @@ def worker_hosts(leader_address: str, workers: int) -> tuple[str, list[str]]:
     """The leader's name and its workers' hosts, from `<leader pod>.<subdomain>.<namespace>`."""
     leader, _, domain = leader_address.partition(".")
     return leader, [f"{leader}-{index}.{domain}" for index in range(1, workers + 1)]
+
+
+def _unreadable(error: OSError) -> GroupError:
+    return GroupError(
+        Reason.ModelInvalid,
+        f"the model cannot be read ({error}): look at the volume and its node",
+    )
 
 
 def _pod(host: str) -> str:

@@ -33,6 +33,7 @@ OWNED_FLAGS = (
     *("--cache-type-k", "-ctk", "--cache-type-v", "-ctv", "--cache-ram", "-cram"),
     *("--threads", "-t", "--threads-batch", "-tb", "--host", "--port", "--metrics"),
     *("--embedding", "--embeddings", "--chat-template", "--api-key", "--api-key-file"),
+    *("--api-prefix", "--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe"),
     *("--ssl-key-file", "--ssl-cert-file", "--log-disable", "--log-file", "--no-kv-offload"),
     *("-nkvo", "--log-verbosity", "-lv", "--verbosity", "-v", "--verbose", "--log-verbose"),
 )

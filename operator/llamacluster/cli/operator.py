@@ -7,7 +7,10 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+import aiohttp
+import kopf
 from kubernetes.aio.config import ConfigException
 
 from llamacluster import __version__
@@ -26,20 +29,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     configure_logs(arguments.log_level, as_json=as_json)
     if not arguments.engine_image:
-        print(
-            "llamacluster-operator: no engine image: "
-            f"give --engine-image or set {ENGINE_IMAGE_ENV}",
-            file=sys.stderr,
-        )
-        return 2
+        return _failed(f"no engine image: give --engine-image or set {ENGINE_IMAGE_ENV}", 2)
+    if arguments.kubeconfig and not Path(arguments.kubeconfig).is_file():
+        return _failed(f"there is no kubeconfig {arguments.kubeconfig}", 2)
     try:
         asyncio.run(_run(arguments))
     except ConfigException as error:
-        print(f"llamacluster-operator: no cluster to talk to: {error}", file=sys.stderr)
-        return 2
+        return _failed(f"no cluster to talk to: {error}", 2)
     except KeyboardInterrupt:
         return 130
+    except ExceptionGroup as group:
+        expected, unexpected = group.split((kopf.LoginError, aiohttp.ClientError))
+        if unexpected or expected is None:
+            raise
+        return _failed(f"the API server cannot be used: {_first(expected)}", 1)
     return 0
+
+
+def _failed(message: str, exit_code: int) -> int:
+    print(f"llamacluster-operator: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _first(group: ExceptionGroup[Exception]) -> str:
+    """The first line of the first error in a group, whatever groups it is in."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 async def _run(arguments: argparse.Namespace) -> None:

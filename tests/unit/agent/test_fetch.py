@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 
-from llamacluster.agent.fetch import ModelStore, shards, shown
+from llamacluster.agent.fetch import ModelStore, Redirects, shards, shown
 from llamacluster.agent.log import Log
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -149,6 +151,14 @@ def test_an_unchanged_file_is_hashed_once(web: Web, places: Places) -> None:
 def test_redirects_are_followed_but_not_for_ever(web: Web, places: Places) -> None:
     assert places.obtain(f"{web.url}/moved/model.gguf").read_bytes() == CONTENT
     assert refusal(places, f"{web.url}/moved").reason is Reason.ModelDownloadFailed
+
+
+@pytest.mark.parametrize("to", ["http://host/m.gguf", "HTTP://host/m.gguf", "ftp://host/m.gguf"])
+def test_no_redirect_leads_out_of_https(to: str) -> None:
+    request = urllib.request.Request("https://host/m.gguf?signature=1")
+    with pytest.raises(GroupError, match="which is not https") as caught:
+        Redirects().redirect_request(request, BytesIO(), 302, "Found", HTTPMessage(), to)
+    assert "signature" not in str(caught.value)
 
 
 def test_a_broken_download_is_resumed(web: Web, places: Places) -> None:

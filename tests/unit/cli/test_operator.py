@@ -1,0 +1,55 @@
+"""The operator's command says in a line what keeps it from starting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from llamacluster.cli import operator
+
+RUN = ["run", "--engine-image=localhost/engine:1"]
+
+
+@pytest.fixture(autouse=True)
+def no_image_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(operator.ENGINE_IMAGE_ENV, raising=False)
+
+
+def test_without_an_engine_image_it_says_how_to_name_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert operator.main(["run"]) == 2
+    assert "give --engine-image" in capsys.readouterr().err
+
+
+def test_a_kubeconfig_that_is_not_there_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    missing = tmp_path / "nowhere"
+    assert operator.main([*RUN, f"--kubeconfig={missing}"]) == 2
+    assert f"there is no kubeconfig {missing}" in capsys.readouterr().err
+
+
+def test_a_kubeconfig_without_a_context_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("apiVersion: v1\nkind: Config\n")
+    assert operator.main([*RUN, f"--kubeconfig={empty}"]) == 2
+    [*_, line] = capsys.readouterr().err.splitlines()
+    assert "no cluster to talk to" in line
+
+
+def test_an_api_server_that_cannot_be_used_is_told_in_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def fails(*_: object) -> None:
+        cause = aiohttp.ClientConnectionError("refused\nand more")
+        raise ExceptionGroup("outer", [ExceptionGroup("inner", [cause])])
+
+    monkeypatch.setattr(operator, "_run", fails)
+    assert operator.main(RUN) == 1
+    told = "llamacluster-operator: the API server cannot be used: refused"
+    assert capsys.readouterr().err.splitlines()[-1] == told
