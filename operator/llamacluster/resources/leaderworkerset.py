@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.leaderpod import MODEL_VOLUME, leader_pod
 from llamacluster.resources.metadata import (
     SPEC_HASH_ANNOTATION,
-    TEMPLATE_HASH_ANNOTATION,
+    TEMPLATE_ANNOTATION,
     Manifest,
     digest,
     group_set_name,
@@ -46,7 +48,7 @@ def leader_worker_set(cluster: LlamaCluster, image: str) -> Manifest:
     metadata = object_metadata(cluster, group_set_name(cluster))
     metadata["annotations"] = {
         SPEC_HASH_ANNOTATION: digest(_spec_of_pods(cluster)),
-        TEMPLATE_HASH_ANNOTATION: digest(template),
+        TEMPLATE_ANNOTATION: json.dumps(template, separators=(",", ":")),
     }
     return {
         "apiVersion": "leaderworkerset.x-k8s.io/v1",
@@ -66,26 +68,25 @@ def keep_running(desired: Manifest, live: Manifest | None) -> Manifest:
 
     A newer operator makes other templates from the same spec: another default image, another
     argument. Applying them would restart every group, and nobody asked for that. They come with the
-    next change of the spec.
+    next change of the spec. The templates are those that were made then, from an annotation: what
+    somebody else has changed in them since is taken back.
     """
-    if live is None:
+    wanted = desired["metadata"]["annotations"]
+    there = live["metadata"].get("annotations", {}) if live else {}
+    if wanted[SPEC_HASH_ANNOTATION] != there.get(SPEC_HASH_ANNOTATION):
         return desired
-    wanted, there = desired["metadata"]["annotations"], live["metadata"].get("annotations", {})
-    same_spec = wanted[SPEC_HASH_ANNOTATION] == there.get(SPEC_HASH_ANNOTATION)
-    same_template = wanted[TEMPLATE_HASH_ANNOTATION] == there.get(TEMPLATE_HASH_ANNOTATION)
-    if not same_spec or same_template:
-        return desired
-    template_hash = there[TEMPLATE_HASH_ANNOTATION]
+    text = there.get(TEMPLATE_ANNOTATION, "")
+    try:
+        template = json.loads(text)
+    except ValueError:
+        return desired  # somebody has edited it
     return {
         **desired,
         "metadata": {
             **desired["metadata"],
-            "annotations": {**wanted, TEMPLATE_HASH_ANNOTATION: template_hash},
+            "annotations": {**wanted, TEMPLATE_ANNOTATION: text},
         },
-        "spec": {
-            **desired["spec"],
-            "leaderWorkerTemplate": live["spec"]["leaderWorkerTemplate"],
-        },
+        "spec": {**desired["spec"], "leaderWorkerTemplate": template},
     }
 
 

@@ -22,8 +22,8 @@ DESIRED_HASH_ANNOTATION = f"{GROUP}/desired-hash"
 
 SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 """On the LeaderWorkerSet: the digest of the part of the spec that its pods are made from."""
-TEMPLATE_HASH_ANNOTATION = f"{GROUP}/template-hash"
-"""On the LeaderWorkerSet: the digest of the pod templates that were made from that spec."""
+TEMPLATE_ANNOTATION = f"{GROUP}/template"
+"""On the LeaderWorkerSet: the pod templates that were made from that spec, as JSON."""
 
 LWS_GROUP_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
 LWS_WORKER_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"

@@ -212,6 +212,13 @@ async def test_a_newer_operator_restarts_nothing_until_the_spec_changes(world: W
     assert world.stored(LEADERWORKERSETS, "x-group")["spec"]["replicas"] == 2
     assert images() == {"engine:1"}
 
+    theirs = {"spec": {"leaderWorkerTemplate": {"size": 9}}}
+    world.api.edit(LEADERWORKERSETS, "ns", "x-group", theirs)
+    await reconcile_with("engine:2")
+    template = world.stored(LEADERWORKERSETS, "x-group")["spec"]["leaderWorkerTemplate"]
+    assert template["size"] == 3
+    assert images() == {"engine:1"}
+
     world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": {"inference": {"contextSize": 64}}})
     await reconcile_with("engine:2")
     assert images() == {"engine:2"}
