@@ -24,6 +24,11 @@ class Rollout:
         """True when no group has an older spec."""
         return self.observed and self.updated >= self.wanted
 
+    @property
+    def message(self) -> str:
+        """How far it is, for people."""
+        return f"{self.updated} of {self.wanted} groups have the newest spec"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -72,8 +77,7 @@ def ready(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
             return Verdict("Ready", False, ClusterReason.PodsPending, message)
         return Verdict("Ready", False, waiting.reason, _named(waiting, rollout.wanted))
     if not rollout.complete:
-        message = f"{rollout.updated} of {rollout.wanted} groups have the newest spec"
-        return Verdict("Ready", False, ClusterReason.RollingOut, message)
+        return Verdict("Ready", False, ClusterReason.RollingOut, rollout.message)
     count = f"{rollout.wanted} group{'s' if rollout.wanted != 1 else ''}"
     return Verdict("Ready", True, ClusterReason.Ready, f"{count} answering requests")
 
@@ -81,8 +85,7 @@ def ready(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
 def progressing(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
     """Something is on its way by itself. A failed group is retried, but does not get anywhere."""
     if not rollout.complete:
-        message = f"{rollout.updated} of {rollout.wanted} groups have the newest spec"
-        return Verdict("Progressing", True, ClusterReason.RollingOut, message)
+        return Verdict("Progressing", True, ClusterReason.RollingOut, rollout.message)
     moving = next((g for g in groups if g.phase not in (GroupPhase.READY, GroupPhase.FAILED)), None)
     if moving:
         return Verdict("Progressing", True, moving.reason, _named(moving, rollout.wanted))

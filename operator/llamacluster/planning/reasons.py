@@ -56,27 +56,6 @@ class Reason(StrEnum):
     EngineFailed = "EngineFailed"
     """The engine ended, or does not answer, for a reason of its own."""
 
-    @property
-    def is_failure(self) -> bool:
-        """True for a state that does not pass by waiting alone: something has to change."""
-        return self in _FAILURES
-
-
-_FAILURES = frozenset(
-    {
-        Reason.ModelNotFound,
-        Reason.ModelDownloadFailed,
-        Reason.ModelInvalid,
-        Reason.ChecksumMismatch,
-        Reason.StorageFull,
-        Reason.WorkerLost,
-        Reason.TooManyWorkers,
-        Reason.EngineMismatch,
-        Reason.EngineBadFlag,
-        Reason.EngineFailed,
-    }
-)
-
 
 class GroupError(Exception):
     """Something that keeps a group from serving.

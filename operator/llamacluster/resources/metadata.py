@@ -27,7 +27,6 @@ TEMPLATE_ANNOTATION = f"{GROUP}/template"
 
 LWS_GROUP_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
 LWS_WORKER_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
-LWS_REVISION_LABEL = "leaderworkerset.sigs.k8s.io/template-revision-hash"
 
 
 def digest(value: Any) -> str:
