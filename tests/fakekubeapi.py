@@ -27,6 +27,8 @@ class FakeKubeApi(KubeApi):
     unknown: set[str] = field(default_factory=set)
     """Plurals that the API server does not know."""
     writes: int = 0
+    reads: list[str] = field(default_factory=list)
+    """Plurals of what was read, in order."""
 
     def __post_init__(self) -> None:
         self._applied: dict[Key, Manifest] = {}
@@ -36,16 +38,21 @@ class FakeKubeApi(KubeApi):
     # As the operator sees it
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        self.reads.append(resource.name)
         return copy.deepcopy(self.objects.get((resource.name, namespace, name)))
 
-    async def list(self, resource: Resource, namespace: str, selector: str) -> list[Manifest]:
+    async def list(
+        self, resource: Resource, namespace: str, selector: str, limit: int | None = None
+    ) -> list[Manifest]:
+        self.reads.append(resource.name)
         wanted = dict(term.split("=", 1) for term in selector.split(","))
-        return [
+        found = [
             copy.deepcopy(stored)
             for (plural, place, _), stored in self.objects.items()
             if (plural, place) == (resource.name, namespace)
             and wanted.items() <= stored["metadata"].get("labels", {}).items()
         ]
+        return found[:limit]
 
     async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
         key = self._write(resource.name, manifest)
@@ -83,6 +90,11 @@ class FakeKubeApi(KubeApi):
         self._write(resource.name, manifest)
         return self.put(resource, manifest)
 
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        self.writes += 1
+        self.objects.pop((resource.name, namespace, name), None)
+        self._applied.pop((resource.name, namespace, name), None)
+
     async def get_raw(self, path: str, seconds: float) -> Manifest:  # noqa: ARG002
         raise ApiError(404, f"nothing at {path}")
 
@@ -106,8 +118,8 @@ class FakeKubeApi(KubeApi):
         _merge(live, changes)
         self._bump(live, spec_changed=live.get("spec") != before)
 
-    def delete(self, resource: Resource, namespace: str, name: str) -> None:
-        """Remove an object."""
+    def remove(self, resource: Resource, namespace: str, name: str) -> None:
+        """A removal by somebody else."""
         key = (resource.name, namespace, name)
         del self.objects[key]
         self._applied.pop(key, None)

@@ -98,6 +98,19 @@ class KubeApiBehaviour:
         found = await server.api.list(SERVICES, server.namespace, "a=1,b=2")
         assert [service["metadata"]["name"] for service in found] == ["s2"]
 
+    async def test_no_more_objects_are_listed_than_asked_for(self, server: Server) -> None:
+        for name in ("s1", "s2"):
+            await server.api.apply(SERVICES, a_service(server, name))
+        assert len(await server.api.list(SERVICES, server.namespace, "a=1", limit=1)) == 1
+
+    async def test_what_the_operator_deletes_is_gone_and_may_be_gone_already(
+        self, server: Server
+    ) -> None:
+        await server.api.apply(SERVICES, a_service(server))
+        for _ in range(2):
+            await server.api.delete(SERVICES, server.namespace, "s")
+            assert await server.api.get(SERVICES, server.namespace, "s") is None
+
     async def test_a_deleted_object_is_made_anew(self, server: Server) -> None:
         first = await server.api.apply(SERVICES, a_service(server))
         server.delete_service("s")
@@ -148,7 +161,8 @@ class KubeApiBehaviour:
         await server.api.apply(SERVICES, a_service(server))
         await server.api.apply_status(LLAMACLUSTERS, self._status(cluster, 1))
         await server.api.create(EVENTS, self._event(server))
-        assert server.api.writes == 3
+        await server.api.delete(SERVICES, server.namespace, "s")
+        assert server.api.writes == 4
 
     async def _cluster(self, server: Server) -> Manifest:
         server.put_cluster(manifest("x", server.namespace))

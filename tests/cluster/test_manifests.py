@@ -11,7 +11,7 @@ from kubernetes.aio.dynamic import DynamicClient
 from kubernetes.aio.dynamic.exceptions import DynamicApiError
 
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, load_configuration
-from tests.build import Manifest, manifest
+from tests.build import Manifest, a_plan, manifest
 from tests.kind.cluster import Cluster
 from tests.kind.command import CommandFailed
 from tests.kind.host import REPOSITORY
@@ -118,6 +118,14 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
         workers(resources={"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "500m"}}),
         {"workers.resources.limits.cpu": 2, "workers.resources.limits.memory": "1.5Gi"},
     ),
+    "memory, and a count to be planned": (
+        {"workers": {"resources": {"limits": {"memory": "32Gi"}}}},
+        {"workers.count": None},
+    ),
+    **{
+        f"memory {memory!r}": ({"workers": {"resources": {"limits": {"memory": memory}}}}, {})
+        for memory in ("1m", "100", 1, "1e40", "0.5Ki")
+    },
     "extended resources": (workers(resources={"limits": {"example.com/npu": 1}}), {}),
     "threads": (workers(threads=8), {"workers.threads": 8}),
     "node selector and tolerations": (
@@ -182,11 +190,36 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
     ),
 }
 
+UNPLANNABLE: list[Manifest] = [
+    {},
+    {"resources": {}},
+    {"resources": {"limits": {"cpu": 1}}},
+    {"resources": {"requests": {"memory": "1Gi"}}},
+]
 # Refused: the spec, the field, and the part of the message that tells the user what is wrong.
 REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "no model": ({"model": None}, "spec.model", "Required value"),
     "no workers": ({"workers": None}, "spec.workers", "Required value"),
-    "no count": ({"workers": {}}, "spec.workers.count", "Required value"),
+    **{
+        f"neither count nor memory: {spec}": (
+            {"workers": spec},
+            "spec.workers",
+            "give workers.count, or workers.resources.limits.memory so that the count can be",
+        )
+        for spec in UNPLANNABLE
+    },
+    **{
+        f"memory {memory!r}": (
+            {"workers": {"count": 2, "resources": {"limits": {"memory": memory}}}},
+            "spec.workers.resources.limits",
+            "a memory limit of 0 holds nothing",
+        )
+        for memory in ("0", 0, "0.0Gi", "0e5", "+0")
+    },
+    "a leader without memory": (
+        {"leader": {"resources": {"limits": {"memory": "0"}}}},
+        *("spec.leader.resources.limits", "a memory limit of 0 holds nothing"),
+    ),
     "no URI": ({"model": {}}, "spec.model.uri", "Required value"),
     "an unknown topology": ({"topology": "Ring"}, "spec.topology", '"Distributed"'),
     "another scheme": (model(uri="ftp://h/m.gguf"), "spec.model.uri", "should match"),
@@ -428,7 +461,8 @@ def test_kubectl_apply_refuses_a_typo(api_server: Cluster, shared_namespace: str
         ("llc.spec.inference", ["How the engine runs the model", "contextSize <integer>"]),
         ("llc.spec.model.uri", ["GGUF file to serve", "pvc://claim/path.gguf"]),
         ("llc.spec.workers.count", ["1 to 15 (the engine's limit)"]),
-        ("llc.status.conditions", ["Ready, Progressing or Degraded"]),
+        ("llc.status.conditions", ["Ready, Progressing, Degraded or Planned"]),
+        ("llc.status.plan", ["perWorker <[]Object>", "If not, no pod is started or changed"]),
     ],
 )  # fmt: skip
 def test_kubectl_explain_reads_like_documentation(
@@ -448,6 +482,19 @@ async def test_kubectl_get_finds_it_by_short_name_and_in_all(
     assert rows[0].split()[:3] == ["listed", "Distributed", "2"]
     everything = api_server.kubectl("get", "all", in_namespace, "-o", "name")
     assert "llamacluster.llamacluster.dev/listed" in everything
+
+
+async def test_kubectl_get_wide_has_the_plan(api_server: Cluster, shared_namespace: str) -> None:
+    await create(api_server, manifest("wide"), shared_namespace, dry_run=False)
+    in_namespace = f"--namespace={shared_namespace}"
+    plan = a_plan(3, 3, 2).model_dump(mode="json", by_alias=True, exclude_none=True)
+    patch = f"--patch={json.dumps({'status': {'plan': plan}})}"
+    api_server.kubectl(
+        *("patch", "llc/wide", "--subresource=status", "--type=merge", patch, in_namespace)
+    )
+    header, row = api_server.kubectl("get", "llc/wide", "-o", "wide", in_namespace).splitlines()
+    assert header.split()[7:9] == ["PLANNED-WORKERS", "WORKER-MEMORY"]
+    assert {"3", "2000Mi"} <= set(row.split())
 
 
 async def test_kubectl_scale_changes_replicas(api_server: Cluster, shared_namespace: str) -> None:

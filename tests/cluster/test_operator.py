@@ -18,6 +18,7 @@ from llamacluster.controller.kubeapi import (
 )
 from llamacluster.controller.operator import Options, run
 from tests.build import IMAGE, manifest
+from tests.cluster.world import World
 from tests.kind.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -57,10 +58,15 @@ async def test_every_change_is_noticed(api_server: Cluster, api: KubeApi, namesp
         conditions = cluster.get("status", {}).get("conditions", [])
         return any(c["type"] == "Ready" and c["reason"] == reason for c in conditions)
 
+    async def made_and_planned() -> None:
+        api_server.kubectl("create", "-f", "-", stdin=json.dumps(wanted))
+        await until(lambda: says("Unschedulable"))  # the planner
+        World(api_server, api, namespace).plans()
+        await until(lambda: says("ScaledToZero"))
+
     nowhere = {"nodeSelector": {"no": "node"}}
     wanted = manifest("x", namespace, replicas=0, leader=nowhere)
-    api_server.kubectl("create", "-f", "-", stdin=json.dumps(wanted))
-    await until(lambda: says("ScaledToZero"))
+    await made_and_planned()
 
     api_server.kubectl("scale", "llc/x", "--replicas=1", in_namespace)
     await until(lambda: replicas_are(1))
@@ -80,6 +86,5 @@ async def test_every_change_is_noticed(api_server: Cluster, api: KubeApi, namesp
     await until(has_service)
 
     api_server.kubectl("delete", "llc/x", in_namespace)
-    api_server.kubectl("create", "-f", "-", stdin=json.dumps(wanted))
+    await made_and_planned()
     await until(lambda: replicas_are(0))
-    await until(lambda: says("ScaledToZero"))

@@ -2,91 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from llamacluster.controller.agents import AgentsByApiServer
-from llamacluster.controller.kubeapi import (
-    LEADERWORKERSETS,
-    LLAMACLUSTERS,
-    PODS,
-    SERVICES,
-    KubeApi,
-)
-from llamacluster.controller.reconcile import Reconciler
-from tests.build import IMAGE, Manifest, manifest
+from llamacluster.controller.kubeapi import LEADERWORKERSETS, LLAMACLUSTERS, PODS, SERVICES, KubeApi
+from tests.build import Manifest
+from tests.cluster.world import World
 from tests.kind.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
-
-PATIENCE_SECONDS = 60
-
-
-@dataclass
-class World:
-    """A namespace, and who does what in it."""
-
-    cluster: Cluster
-    api: KubeApi
-    namespace: str
-
-    def person(self, *args: str, stdin: Manifest | None = None) -> str:
-        """A person's kubectl in the namespace."""
-        text = json.dumps(stdin) if stdin else None
-        return self.cluster.kubectl(f"--namespace={self.namespace}", *args, stdin=text)
-
-    def creates(self, name: str = "x", **spec: Any) -> None:
-        """A person makes a LlamaCluster; without pods unless the test wants them."""
-        spec = {"replicas": 0, **spec}
-        self.person("create", "-f", "-", stdin=manifest(name, self.namespace, **spec))
-
-    def patches(self, what: str, changes: Manifest) -> None:
-        """A person changes an object by a merge patch."""
-        self.person("patch", what, "--type=merge", f"--patch={json.dumps(changes)}")
-
-    async def reconcile(self, name: str = "x") -> int:
-        """One reconcile by an operator that just started; returns its writes."""
-        before = self.api.writes
-        operator = Reconciler(self.api, AgentsByApiServer(self.api), IMAGE)
-        await operator(f"{self.namespace}/{name}")
-        return self.api.writes - before
-
-    async def settle(self, name: str = "x") -> None:
-        """Reconcile until LeaderWorkerSet has nothing new to say."""
-        await self.until(lambda: self._is_quiet(name))
-
-    async def _is_quiet(self, name: str) -> bool:
-        group_set = await self.api.get(LEADERWORKERSETS, self.namespace, f"{name}-group")
-        seen = bool(
-            group_set
-            and group_set.get("status", {}).get("observedGeneration")
-            == group_set["metadata"]["generation"]
-        )
-        return await self.reconcile(name) == 0 and seen
-
-    async def until(self, condition: Callable[[], Any]) -> None:
-        """Wait until it holds; fails after a while."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while not await condition():  # noqa: ASYNC110 - other processes make it true
-                await asyncio.sleep(0.1)
-
-    async def get(self, what: Any, name: str) -> Manifest:
-        found = await self.api.get(what, self.namespace, name)
-        assert found is not None
-        return found
-
-    async def gone(self, what: Any, name: str) -> bool:
-        return await self.api.get(what, self.namespace, name) is None
-
-    async def condition(self, type_: str, name: str = "x") -> Manifest:
-        status = (await self.get(LLAMACLUSTERS, name))["status"]
-        found: Manifest = next(c for c in status["conditions"] if c["type"] == type_)
-        return found
 
 
 @pytest.fixture
@@ -98,7 +24,7 @@ async def test_the_first_reconcile_makes_the_objects_and_the_next_ones_write_not
     world: World,
 ) -> None:
     world.creates()
-    assert await world.reconcile() == 4  # Service, LeaderWorkerSet, status, event
+    assert await world.reconcile() == 5  # Service, LeaderWorkerSet, status, two events
     await world.settle()
     assert [await world.reconcile() for _ in range(3)] == [0, 0, 0]
 
@@ -167,6 +93,7 @@ async def test_a_changed_spec_is_applied_and_nothing_else_is(world: World) -> No
     await world.settle()
     service = await world.get(SERVICES, "x")
     world.patches("llc/x", {"spec": {"inference": {"contextSize": 8192}}})
+    world.plans()
     await world.settle()
     group_set = await world.get(LEADERWORKERSETS, "x-group")
     leader = group_set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]

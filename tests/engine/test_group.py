@@ -12,21 +12,21 @@ from pathlib import Path
 import pytest
 
 from llamacluster.agent.contract import ATTACH, READYZ, LeaderOptions
-from llamacluster.planning.split import assigned_device, equal_layers, tensor_split
+from llamacluster.planning.split import assigned_device, tensor_split
 from tests.engine.group import Group, eventually
 from tests.model import SENTENCE
 
 pytestmark = pytest.mark.engine
 
 OPTIONS = LeaderOptions(
-    model_uri="file:///test-models/tiny.gguf", workers=2, context_size=1024, parallel=2
+    model_uri="file:///test-models/tiny.gguf", layers=(13, 12), context_size=1024, parallel=2
 )
 GREEDY = {"prompt": "Who wrote this?", "temperature": 0, "n_predict": 64, "n_probs": 5}
 NewGroup = Callable[[], Group]
 
 
 def whole(group: Group, options: LeaderOptions = OPTIONS) -> Group:
-    for index in range(1, options.workers + 1):
+    for index in range(1, len(options.layers) + 1):
         group.start_worker(index)
     group.start_leader(options)
     return group
@@ -63,7 +63,7 @@ def test_the_greedy_output_is_that_of_a_plain_server(serving: Group) -> None:
 
 def test_the_workers_hold_all_layers_and_the_leader_none(serving: Group) -> None:
     status = serving.status()
-    assert [row["layers"] for row in status["placement"]] == equal_layers(24, 2)
+    assert [row["layers"] for row in status["placement"]] == [13, 12]
     assert [row["worker"] for row in status["placement"]] == ["x-0-1", "x-0-2"]
     for row in status["placement"]:
         assert row["modelBytes"] > 250_000
@@ -86,14 +86,16 @@ def test_both_pods_of_a_ready_group_are_ready(serving: Group) -> None:
 
 
 def test_the_split_rule_is_the_engines(new_group: NewGroup) -> None:
-    group = whole(new_group(), replace(OPTIONS, workers=3, extra_args=("--log-verbosity", "5")))
+    group = whole(
+        new_group(), replace(OPTIONS, layers=(9, 8, 8), extra_args=("--log-verbosity", "5"))
+    )
     status = group.until("Ready")
     told = [
         int(line.partition("device RPC")[2].partition(",")[0])
         for line in group.leader.log().splitlines()
         if "load_tensors: layer" in line and "assigned to device" in line
     ]
-    assert told == assigned_device(tensor_split(equal_layers(24, 3)), 24)
+    assert told == assigned_device(tensor_split([9, 8, 8]), 24)
     assert [row["layers"] for row in status["placement"]] == [told.count(i) for i in range(3)]
 
 

@@ -15,7 +15,7 @@ import math
 import string
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -456,6 +456,7 @@ MODELS: Final[Mapping[str, Model]] = MappingProxyType(
         "qwen2.5-72b": _qwen(
             "qwen2", _values(80, 8192, 29568, 64, 8, context=32768), _qwen2, 152064
         ),
+        "qwen3-1.7b": replace(_qwen3_dense(28, 2048, 6144, 16), tied=True),
         "qwen3-8b": _qwen3_dense(36, 4096, 12288, 32),
         "qwen3-32b": _qwen3_dense(64, 5120, 25600, 64),
         "qwen3-30b-a3b": _qwen3_moe(48, 2048, 6144, 32, 768),

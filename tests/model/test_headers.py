@@ -20,6 +20,7 @@ PUBLISHED_PARAMETERS = {
     "mistral-large-2": 122.61e9,
     "mixtral-8x7b": 46.70e9,
     "qwen2.5-72b": 72.71e9,
+    "qwen3-1.7b": 1.72e9,
     "qwen3-8b": 8.19e9,
     "qwen3-32b": 32.76e9,
     "qwen3-30b-a3b": 30.53e9,

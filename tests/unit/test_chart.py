@@ -22,6 +22,7 @@ RULES = {
     ("llamacluster.dev", "llamaclusters/status"): {"patch"},
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): {"get", "list", "watch", "create", "patch"},
     ("", "services"): {"get", "list", "watch", "create", "patch"},
+    ("batch", "jobs"): {"get", "list", "create", "patch", "delete"},
     ("", "pods"): {"list", "watch"},
     ("", "events"): {"create"},
 }

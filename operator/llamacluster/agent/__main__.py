@@ -1,4 +1,4 @@
-"""`python3 -m llamacluster.agent {worker,leader}`: the first process of a pod's container."""
+"""`python3 -m llamacluster.agent {worker,leader,plan}`: the first process of a pod's container."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 
@@ -23,6 +24,8 @@ from llamacluster.agent.contract import (
     RPC_PORT,
     SCRATCH_DIR,
     LeaderOptions,
+    PlanFailure,
+    PlanOptions,
     WorkerOptions,
     parse,
 )
@@ -32,6 +35,7 @@ from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import is_listening
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import Peers
+from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.process import Launcher
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.worker import Worker
@@ -40,10 +44,14 @@ from llamacluster.planning.reasons import GroupError
 STOP_SECONDS = 8.0
 """For the engine to end after SIGTERM; then the process leaves regardless."""
 REAP_SECONDS = 10.0
+TERMINATION_LOG = Path("/dev/termination-log")
+"""What is written here when the container ends, Kubernetes keeps in the pod's status."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
+    if isinstance(options, PlanOptions):
+        return _plan(options)
     role = "worker" if isinstance(options, WorkerOptions) else "leader"
     signals = Signals()
     log, clock, launcher = Log(role), Clock(), Launcher()
@@ -60,6 +68,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _live(part.run, part.stop, signals, launcher, log)
 
 
+def _plan(options: PlanOptions) -> int:
+    """Says the plan, or why there is none, on standard output and to Kubernetes."""
+    # The first process of a container gets no signal that it has no handler for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    log = Log("plan", sys.stderr)
+    try:
+        plan = make_plan(options, Path(CLAIM_DIR), Path(SCRATCH_DIR), Launcher())
+    except GroupError as error:
+        log.error(error.message, reason=error.reason)
+        failure: PlanFailure = {
+            "reason": error.reason,
+            "message": error.message[:MESSAGE_CHARACTERS],
+        }
+        _terminate_with(as_message(failure))
+        return 1
+    log.info(plan["message"], fits=plan["fits"], method=plan["method"])
+    _terminate_with(as_message(plan))
+    return 0
+
+
+def _terminate_with(message: str) -> None:
+    sys.stdout.write(f"{message}\n")
+    sys.stdout.flush()
+    with suppress(OSError):  # not in a pod
+        TERMINATION_LOG.write_text(message)
+
+
 def _worker(options: WorkerOptions, launcher: Launcher, clock: Clock, log: Log) -> Worker:
     limits = Limits()
     threads = options.threads or limits.threads()
@@ -70,6 +105,7 @@ def _worker(options: WorkerOptions, launcher: Launcher, clock: Clock, log: Log) 
         engine=engine.identity(),
         threads=threads,
         memory_limit_bytes=limits.memory_bytes(),
+        held_memory=limits.held_memory,
         launcher=launcher,
         clock=clock,
         log=log,
@@ -92,6 +128,7 @@ def _leader(options: LeaderOptions, launcher: Launcher, clock: Clock, log: Log) 
         peers=Peers(),
         launcher=launcher,
         http=engine.EngineHttp(options.host, options.server_port),
+        held_memory=limits.held_memory,
         clock=clock,
         log=log,
         stopping=stopping,

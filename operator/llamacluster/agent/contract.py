@@ -1,6 +1,6 @@
 """What operator and agents say to each other: ports, paths, command lines and the status JSON.
 
-The operator imports this module and `planning.reasons`, nothing else of the agents.
+The operator imports this module and `planning`, nothing else of the agents.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypedDict
 
+from llamacluster.planning.split import MAX_WORKERS as MAX_WORKERS
+
 AGENT_UID = 10001
 """User and group of the engine image. It needs no capability and no writable root file system."""
 
 WORKER_CONTAINER = "worker"
 LEADER_CONTAINER = "leader"
+PLAN_CONTAINER = "plan"
 
 RPC_PORT = 50052
 """Port of the worker's RPC server. Only the group's leader may connect; probes never do."""
@@ -23,8 +26,6 @@ AGENT_PORT = 50051
 """Port of the agents' HTTP, in workers and leaders alike."""
 DEFAULT_SERVER_PORT = 8080
 """Port of the OpenAI-compatible API in the leader."""
-MAX_WORKERS = 15
-"""The engine's limit of RPC endpoints: at 16 it aborts."""
 
 LIVEZ = "/livez"
 """GET: 200 while the agent itself works."""
@@ -80,8 +81,9 @@ class LeaderOptions:
 
     model_uri: str
     """`http(s)://...`, `pvc://claim/path` (see CLAIM_DIR) or `file:///path`."""
-    workers: int
-    """Workers in the group, 1 to MAX_WORKERS."""
+    layers: tuple[int, ...]
+    """Layers of each worker, as planned; their count is the group's size, 1 to MAX_WORKERS. The
+    output layer counts as the last worker's last."""
     context_size: int
     """Tokens per request slot; the engine is given context_size x parallel."""
     parallel: int
@@ -109,6 +111,29 @@ class LeaderOptions:
     """IPv4 address that the agent and the engine's API listen on."""
 
 
+@dataclass(frozen=True)
+class PlanOptions:
+    """Command line of the planner. The fields that a leader has too mean the same."""
+
+    model_uri: str
+    context_size: int
+    parallel: int
+    workers: int | None = None
+    """Workers in the group; None: as few as can hold the model with worker_memory each."""
+    worker_memory: int | None = None
+    """Memory limit of each worker in bytes; None: what the plan says."""
+    worker_cpu: int | None = None
+    """CPU limit of each worker in thousandths of a CPU; None: no limit. Only advice comes of it."""
+    leader_memory: int | None = None
+    """Memory limit of the leader in bytes; None: what the plan says."""
+    batch_size: int = 2048
+    ubatch_size: int = 512
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    embeddings: bool = False
+    extra_args: tuple[str, ...] = ()
+
+
 def worker_args(options: WorkerOptions) -> list[str]:
     """Arguments of the worker container. `parse` is the inverse."""
     return ["worker", *_flags({"threads": options.threads, "host": options.host})]
@@ -127,7 +152,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
                 "model-uri": options.model_uri,
                 "model-sha256": options.model_sha256,
                 "model-name": options.model_name,
-                "workers": options.workers,
+                "layers": ",".join(map(str, options.layers)),
                 "server-port": options.server_port,
                 "context-size": options.context_size,
                 "parallel": options.parallel,
@@ -141,14 +166,33 @@ def leader_args(options: LeaderOptions) -> list[str]:
             }
         ),
     ]
-    if options.embeddings:
-        args.append("--embeddings")
-    if options.extra_args:
-        args += ["--", *options.extra_args]
-    return args
+    return [*args, *_last(options.embeddings, options.extra_args)]
 
 
-def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions:
+def plan_args(options: PlanOptions) -> list[str]:
+    """Arguments of the planner's container; see `leader_args`. `parse` is the inverse."""
+    args = [
+        "plan",
+        *_flags(
+            {
+                "model-uri": options.model_uri,
+                "workers": options.workers,
+                "worker-memory": options.worker_memory,
+                "worker-cpu": options.worker_cpu,
+                "leader-memory": options.leader_memory,
+                "context-size": options.context_size,
+                "parallel": options.parallel,
+                "batch-size": options.batch_size,
+                "ubatch-size": options.ubatch_size,
+                "cache-type-k": options.cache_type_k,
+                "cache-type-v": options.cache_type_v,
+            }
+        ),
+    ]
+    return [*args, *_last(options.embeddings, options.extra_args)]
+
+
+def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | PlanOptions:
     """The options that `argv` (without the program's name) says. Exits 2 with usage if wrong."""
     own: Sequence[str] = argv
     extra: Sequence[str] = ()
@@ -156,9 +200,16 @@ def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions:
         cut = list(argv).index("--")
         own, extra = argv[:cut], argv[cut + 1 :]
     values = vars(_parser().parse_args(own))
-    if values.pop("role") == "worker":
-        return WorkerOptions(**values)
+    match values.pop("role"):
+        case "worker":
+            return WorkerOptions(**values)
+        case "plan":
+            return PlanOptions(**values, extra_args=tuple(extra))
     return LeaderOptions(**values, extra_args=tuple(extra))
+
+
+def _last(embeddings: bool, extra_args: Sequence[str]) -> list[str]:
+    return [*(["--embeddings"] if embeddings else []), *(["--", *extra_args] if extra_args else [])]
 
 
 def _flags(values: dict[str, str | int | None]) -> list[str]:
@@ -176,21 +227,29 @@ def _parser() -> argparse.ArgumentParser:
         role.add_argument("--threads", type=_positive, help="default: the CPU limit, rounded down")
         role.add_argument("--host", default="0.0.0.0", help="IPv4 address to listen on")
 
-    leader.add_argument("--model-uri", required=True)
     leader.add_argument("--model-sha256")
     leader.add_argument("--model-name")
     leader.add_argument(
-        "--workers", type=int, choices=range(1, MAX_WORKERS + 1), metavar="N", required=True
+        "--layers", type=_layers, metavar="N,N,...", required=True, help="of each worker"
     )
     leader.add_argument("--server-port", type=_positive, default=DEFAULT_SERVER_PORT)
-    leader.add_argument("--context-size", type=_positive, required=True, help="tokens per slot")
-    leader.add_argument("--parallel", type=_positive, required=True, help="request slots")
-    leader.add_argument("--batch-size", type=_positive, default=LeaderOptions.batch_size)
-    leader.add_argument("--ubatch-size", type=_positive, default=LeaderOptions.ubatch_size)
-    leader.add_argument("--cache-type-k", default=LeaderOptions.cache_type_k)
-    leader.add_argument("--cache-type-v", default=LeaderOptions.cache_type_v)
-    leader.add_argument("--embeddings", action="store_true")
     leader.add_argument("--chat-template")
+
+    plan = roles.add_parser("plan", allow_abbrev=False, help="split a model over workers")
+    plan.add_argument("--workers", type=int, choices=range(1, MAX_WORKERS + 1), metavar="N")
+    plan.add_argument("--worker-memory", type=_positive, metavar="BYTES")
+    plan.add_argument("--worker-cpu", type=_positive, metavar="MILLICPUS")
+    plan.add_argument("--leader-memory", type=_positive, metavar="BYTES")
+
+    for role in (leader, plan):
+        role.add_argument("--model-uri", required=True)
+        role.add_argument("--context-size", type=_positive, required=True, help="tokens per slot")
+        role.add_argument("--parallel", type=_positive, required=True, help="request slots")
+        role.add_argument("--batch-size", type=_positive, default=LeaderOptions.batch_size)
+        role.add_argument("--ubatch-size", type=_positive, default=LeaderOptions.ubatch_size)
+        role.add_argument("--cache-type-k", default=LeaderOptions.cache_type_k)
+        role.add_argument("--cache-type-v", default=LeaderOptions.cache_type_v)
+        role.add_argument("--embeddings", action="store_true")
     return parser
 
 
@@ -199,6 +258,13 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    counts = tuple(_positive(part) for part in text.split(","))
+    if len(counts) > MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"{len(counts)} workers are more than {MAX_WORKERS}")
+    return counts
 
 
 class EngineBuild(TypedDict):
@@ -219,6 +285,16 @@ class ChildProcess(TypedDict):
     """How often it ended by itself and was started again, since the agent's start."""
 
 
+class HeldMemory(TypedDict):
+    """What a pod's engine really holds."""
+
+    residentBytes: int
+    """Anonymous memory of the engine's process now: what cannot be dropped like page cache."""
+    peakBytes: int | None
+    """The highest that the container's memory ever was, page cache included; None where the kernel
+    does not tell."""
+
+
 class WorkerStatus(TypedDict):
     """Answer of a worker's STATUS and ATTACH."""
 
@@ -233,6 +309,8 @@ class WorkerStatus(TypedDict):
     message: str
     threads: int
     memoryLimitBytes: int | None
+    memory: HeldMemory | None
+    """None while no RPC server runs."""
     engine: EngineBuild
     child: ChildProcess | None
 
@@ -276,6 +354,7 @@ class AttachedWorker(TypedDict):
     attached: bool
     threads: int | None
     memoryLimitBytes: int | None
+    memory: HeldMemory | None
     build: str | None
     message: str
 
@@ -323,6 +402,8 @@ class LeaderStatus(TypedDict):
     placement: list[Placement]
     """Empty until the engine has loaded."""
     leader: LeaderMemory | None
+    memory: HeldMemory | None
+    """What the leader's engine holds; None while it does not run."""
     engine: EngineBuild
     threads: int
     memoryLimitBytes: int | None
@@ -334,3 +415,76 @@ class LeaderStatus(TypedDict):
     """The part of formedSeconds that the engine took from its start until it said healthy."""
     lastTokensPerSecond: float | None
     """Generation speed of the last request, where known."""
+
+
+class PlannedModel(TypedDict):
+    """The model that a plan is for."""
+
+    headerDigest: str
+    """SHA-256 over the headers of all its files, 16 hex digits of it."""
+    architecture: str
+    name: str | None
+    layers: int
+    """Without the output layer."""
+    bytes: int
+    """Of all tensors."""
+    contextTrain: int
+
+
+class PlannedWorker(TypedDict):
+    """What a worker is to hold; layers as in `Placement`."""
+
+    firstLayer: int
+    lastLayer: int
+    layers: int
+    modelBytes: int
+    contextBytes: int
+    computeBytes: int
+    memoryBytes: int
+    """The least memory limit for it: all of these, what loading takes, and a margin."""
+
+
+class PlannedLeader(TypedDict):
+    """What the leader is to hold."""
+
+    modelBytes: int
+    """Mapped from the model's file: page cache that can be dropped, not counted in memoryBytes."""
+    contextBytes: int
+    computeBytes: int
+    memoryBytes: int
+
+
+class Plan(TypedDict):
+    """The planner's answer, at most MAX_PLAN_BYTES of JSON."""
+
+    method: Literal["Engine", "Formula"]
+    """Whether the engine's own accounting said the bytes, or a formula."""
+    errorPercent: int
+    """How far the bytes may be off: 0 for the engine's."""
+    engine: str | None
+    """Version of the engine that was asked."""
+    fits: bool
+    message: str
+    """The plan in a sentence; if it does not fit: by how much, and what would."""
+    model: PlannedModel
+    perWorker: list[PlannedWorker]
+    """Of the plan; if it does not fit: of the best that there is for the wanted workers."""
+    workerMemoryBytes: int
+    """The memory limit for every worker: the given one, else what the heaviest needs."""
+    leader: PlannedLeader
+    leaderMemoryBytes: int
+    tensorSplit: str
+    """The engine's `--tensor-split`."""
+    advice: list[str]
+
+
+class PlanFailure(TypedDict):
+    """The planner's answer when there can be no plan. It exits 1, to be started again."""
+
+    reason: str
+    """A `planning.reasons.Reason`."""
+    message: str
+
+
+MAX_PLAN_BYTES = 4096
+"""What Kubernetes keeps of a container's termination message, by which a plan is told."""

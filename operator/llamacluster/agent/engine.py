@@ -13,6 +13,7 @@ from pathlib import Path
 
 from llamacluster.agent.contract import RPC_PORT, EngineBuild, LeaderOptions
 from llamacluster.planning.gguf import Header
+from llamacluster.planning.plan import CHECKPOINTS
 from llamacluster.planning.reasons import GroupError, Reason
 from llamacluster.planning.split import tensor_split
 
@@ -103,12 +104,14 @@ def server_argv(
     model: Path,
     header: Header,
     endpoints: Sequence[str],
-    counts: Sequence[int],
     threads: int,
+    *,
+    dry_run: bool = False,
 ) -> list[str]:
-    """Command line of the leader's llama-server.
+    """Command line of the leader's llama-server; with `dry_run`, of one that first says what it
+    would allocate where.
 
-    `counts` are the layers of each endpoint. What the engine would otherwise choose by the host's
+    What the engine would otherwise choose by the host's
     memory and CPUs is said explicitly; the user's own arguments come last and win.
     """
     argv = [
@@ -118,9 +121,9 @@ def server_argv(
         *("--alias", options.model_name or model.stem),
         *("--host", options.host),
         *("--port", str(options.server_port)),
-        *("--fit", "off"),
+        *("--fit", "on" if dry_run else "off"),
         *("--n-gpu-layers", str(header.block_count + 1)),
-        *("--tensor-split", ",".join(f"{weight:g}" for weight in tensor_split(counts))),
+        *("--tensor-split", ",".join(f"{weight:g}" for weight in tensor_split(options.layers))),
         *("--ctx-size", str(options.context_size * options.parallel)),
         *("--parallel", str(options.parallel)),
         *("--batch-size", str(options.batch_size)),
@@ -129,8 +132,10 @@ def server_argv(
         *("--cache-type-v", options.cache_type_v),
         *("--threads", str(threads)),
         *("--cache-ram", "0"),  # 8 GiB of the leader's memory by default
+        *("--ctx-checkpoints", str(CHECKPOINTS)),  # 32 for each slot by default
         "--metrics",
-        *("--log-verbosity", "4"),  # the level at which the sizes of its buffers are told
+        # The levels at which the sizes of its buffers, and those of a dry run, are told.
+        *("--log-verbosity", "5" if dry_run else "4"),
     ]
     if options.embeddings:
         argv.append("--embeddings")

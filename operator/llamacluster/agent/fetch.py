@@ -13,23 +13,18 @@ import json
 import os
 import re
 import shutil
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
-from typing import IO, Protocol
+from typing import Protocol
 
 from llamacluster.agent.log import Log
+from llamacluster.agent.source import file_name, local_files, opened, scheme, shard_urls, shown
 from llamacluster.planning.reasons import GroupError, Reason
 
 CHUNK_BYTES = 1 << 20
-READ_SECONDS = 30.0
-MAX_SHARDS = 1000
 
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
 _FOLDER = re.compile(r"model-[0-9a-f]{16}")
 
 
@@ -95,51 +90,18 @@ class ModelStore:
         The digest of a split model is that of all its files, one after the other. Raises GroupError
         with what is wrong and what to do, Stopped when told to stop.
         """
-        parts = urllib.parse.urlsplit(uri)
-        if "@" in parts.netloc:
-            # Not shown: it may be a password. Python's client would show it in its error.
-            raise GroupError(Reason.ModelNotFound, "model.uri must not hold a user or a password")
-        if parts.scheme in ("http", "https"):
+        if scheme(uri) in ("http", "https"):
             return self._fetch(uri, sha256, progress)
-        if parts.scheme == "pvc":
-            path = self._claim / urllib.parse.unquote(parts.path).lstrip("/")
-            return self._find(path, f"the claim {parts.netloc}", sha256, progress)
-        if parts.scheme == "file":
-            path = Path(urllib.parse.unquote(parts.path))
-            return self._find(path, "the image of the leader", sha256, progress)
-        raise GroupError(
-            Reason.ModelNotFound, f"model.uri {uri!r} is none of http(s)://, pvc:// and file://"
-        )
-
-    def _find(self, path: Path, where: str, sha256: str | None, progress: Progress) -> ModelFiles:
-        if ".." in path.parts or "\0" in str(path):
-            raise GroupError(Reason.ModelNotFound, f"model.uri must not hold '..' or %00: {path}")
-        files = [path.with_name(name) for name in shards(path.name)]
-        for file in files:
-            try:
-                with file.open("rb") as content:
-                    content.read(1)
-            except FileNotFoundError as error:
-                raise GroupError(
-                    Reason.ModelNotFound,
-                    f"there is no file {file} in {where}: correct model.uri or put it there",
-                ) from error
-            except OSError as error:
-                raise GroupError(
-                    Reason.ModelNotFound,
-                    f"{file} in {where} cannot be read ({error.strerror}): it must be a file that"
-                    f" user {os.getuid()} may read",
-                ) from error
-        model = _model(files)
+        model = _model(local_files(uri, self._claim))
         if sha256:
-            note = self._scratch / f"verified-{_digest_of_text(str(path))}.json"
+            note = self._scratch / f"verified-{_digest_of_text(str(model.path))}.json"
             actual = self._digest(model, note, progress)
             if actual != sha256.lower():
-                raise _mismatch(str(path), sha256, actual)
+                raise _mismatch(str(model.path), sha256, actual)
         return model
 
     def _fetch(self, uri: str, sha256: str | None, progress: Progress) -> ModelFiles:
-        urls = _shard_urls(uri)
+        urls = shard_urls(uri)
         folder = self._fetched / f"model-{_digest_of_text(uri)}"
         try:
             self._remove_unwanted(folder)
@@ -187,7 +149,7 @@ class ModelStore:
                 shutil.rmtree(folder)
 
     def _download_all(self, urls: list[str], folder: Path, progress: Progress) -> ModelFiles:
-        files = [folder / _file_name(url) for url in urls]
+        files = [folder / file_name(url) for url in urls]
         missing = [(url, file) for url, file in zip(urls, files, strict=True) if not file.exists()]
         remotes = [self._inquire(url) for url, _ in missing]
         sizes = [remote.bytes for remote in remotes]
@@ -219,7 +181,7 @@ class ModelStore:
         origin.write_text(json.dumps(asdict(remote)))
         headers = {"Range": f"bytes={done}-", "If-Range": str(remote.validator)} if done else {}
         self._log.info("downloading", url=shown(url), at=done, total=remote.bytes)
-        with _opened(url, headers) as response:
+        with opened(url, headers) as response:
             if response.status != 206:
                 done = 0  # the server sends the whole file
             with part.open("ab" if done else "wb") as target:
@@ -245,7 +207,7 @@ class ModelStore:
 
     def _inquire(self, url: str) -> _Remote:
         # GET without reading, not HEAD: signed URLs are signed for one method.
-        with _opened(url, {}) as response:
+        with opened(url, {}) as response:
             length = response.headers.get("Content-Length", "")
             return _Remote(
                 bytes=int(length) if length.isdigit() else None,
@@ -277,46 +239,6 @@ class ModelStore:
         return digest.hexdigest()
 
 
-def shards(name: str) -> list[str]:
-    """The file names of a model of which `name` is one: itself, or all parts of a split model.
-
-    Raises GroupError if it is a part other than the first.
-    """
-    found = _SHARD.fullmatch(name)
-    if not found:
-        return [name]
-    index, count = int(found["index"]), int(found["count"])
-    if index != 1 or not 1 <= count <= MAX_SHARDS:
-        raise GroupError(
-            Reason.ModelInvalid, f"{name} is not the first part of a split model: name that one"
-        )
-    return [f"{found['stem']}-{i:05d}-of-{count:05d}.gguf" for i in range(1, count + 1)]
-
-
-def shown(url: str) -> str:
-    """The URL without what may be secret in it: user, password and query."""
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit(
-        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")
-    )
-
-
-def _shard_urls(uri: str) -> list[str]:
-    parts = urllib.parse.urlsplit(uri)
-    folder, slash, name = parts.path.rpartition("/")
-    return [
-        urllib.parse.urlunsplit(parts._replace(path=folder + slash + shard, fragment=""))
-        for shard in shards(name)
-    ]
-
-
-def _file_name(url: str) -> str:
-    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-    # Of a long name the end: it tells the files of a split model apart.
-    safe = re.sub(r"[^\w.+-]", "_", name)[-200:].lstrip(".")
-    return safe if safe.endswith(".gguf") else f"{safe or 'model'}.gguf"
-
-
 def _part(file: Path) -> Path:
     return file.with_name(f"{file.name}.part")
 
@@ -338,65 +260,6 @@ def _model(files: list[Path]) -> ModelFiles:
 
 def _digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Redirects(urllib.request.HTTPRedirectHandler):
-    """At most 10, never to file://, and never from https to http, where anybody may answer."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if req.type == "https" and not newurl.lower().startswith("https:"):
-            raise GroupError(
-                Reason.ModelDownloadFailed,
-                f"{shown(req.full_url)} leads to {shown(newurl)}, which is not https",
-            )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        Redirects(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-def _opened(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    request = urllib.request.Request(
-        url, headers={"Accept-Encoding": "identity", "User-Agent": "llamacluster", **headers}
-    )
-    try:
-        response: http.client.HTTPResponse = _opener().open(request, timeout=READ_SECONDS)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (404, 410):
-            raise GroupError(
-                Reason.ModelNotFound,
-                f"{shown(url)} does not exist ({error.code}): correct model.uri",
-            ) from error
-        raise GroupError(
-            Reason.ModelDownloadFailed, f"{shown(url)} answers {error.code} {error.reason}"
-        ) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        why = getattr(error, "reason", None) or error
-        raise GroupError(
-            Reason.ModelDownloadFailed, f"{shown(url)} cannot be reached: {why}"
-        ) from error
-    return response
 
 
 def _read(response: http.client.HTTPResponse, url: str) -> bytes:

@@ -29,20 +29,22 @@ from llamacluster.agent.contract import (
     AttachedWorker,
     AttachRequest,
     EngineBuild,
+    HeldMemory,
     LeaderOptions,
     Phase,
     WorkerStatus,
 )
 from llamacluster.agent.engine import EngineHttp, server_argv
 from llamacluster.agent.engine_log import EngineLog
-from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped, shown
+from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher, stop
+from llamacluster.agent.source import shown
 from llamacluster.agent.status import GroupStatus
 from llamacluster.planning.gguf import GgufError, Header, read_header
 from llamacluster.planning.reasons import GroupError, Reason
-from llamacluster.planning.split import assigned_device, equal_layers, tensor_split
+from llamacluster.planning.split import assigned_device, tensor_split
 
 SEARCH_SECONDS = 0.5
 """Between two looks for workers that are not there yet."""
@@ -96,12 +98,13 @@ class Leader:
         peers: Peers,
         launcher: Launcher,
         http: EngineHttp,
+        held_memory: Callable[[int], HeldMemory | None],
         clock: Clock,
         log: Log,
         stopping: Event,
     ) -> None:
         self._options = options
-        self._name, self._hosts = worker_hosts(address, options.workers)
+        self._name, self._hosts = worker_hosts(address, len(options.layers))
         self._program = program
         self._threads = threads
         self._build = build
@@ -110,6 +113,7 @@ class Leader:
         self._peers = peers
         self._launcher = launcher
         self._http = http
+        self._held_memory = held_memory
         self._clock = clock
         self._log = log
         self._stopping = stopping
@@ -147,17 +151,17 @@ class Leader:
         """One life of the group. Ends only by an exception."""
         self._status.begin_try()
         model = self._get_model()
-        header, layers = self._plan(model)
+        header = self._read_header(model)
         found = self._wait_for_workers()
         began = self._clock.monotonic()
         epoch, workers = self._attach(found)
         self._compare_builds(workers)
         with (
-            self._engine(model, header, layers, workers) as engine,
+            self._engine(model, header, workers) as engine,
             self._watched(workers, epoch) as watch,
         ):
             self._wait_until_loaded(engine, watch)
-            self._tell_placement(engine, header, layers, workers)
+            self._tell_placement(engine, header, workers)
             self._make_first_token(engine, watch)
             self._status.formed_seconds = round(self._clock.monotonic() - began, 3)
             self._become_ready()
@@ -178,8 +182,8 @@ class Leader:
         finally:
             self._status.download = None
 
-    def _plan(self, model: ModelFiles) -> tuple[Header, list[int]]:
-        """The model's header and the layers for each worker."""
+    def _read_header(self, model: ModelFiles) -> Header:
+        """The model's header, which must be of the model that the layers were planned for."""
         try:
             with model.path.open("rb") as file:
                 header = read_header(file)
@@ -198,12 +202,15 @@ class Leader:
             "name": header.name,
         }
         self._check_whole(model, header)
-        try:
-            return header, equal_layers(block_count, self._options.workers)
-        except ValueError as error:
+        planned = sum(self._options.layers)
+        if planned != block_count + 1:
             raise GroupError(
-                Reason.TooManyWorkers, f"{model.path.name}: {error}; lower workers.count"
-            ) from error
+                Reason.ModelChanged,
+                f"{model.path.name} has {block_count} layers and an output layer, but the plan is"
+                f" for {planned}: the file at model.uri is not the one that was planned for; set"
+                " model.sha256 so that it is planned anew",
+            )
+        return header
 
     def _check_whole(self, model: ModelFiles, header: Header) -> None:
         if header.split_count != len(model.files):
@@ -313,7 +320,6 @@ class Leader:
         self,
         model: ModelFiles,
         header: Header,
-        layers: Sequence[int],
         workers: Sequence[Found],
     ) -> Iterator[_Engine]:
         log = EngineLog()
@@ -329,7 +335,6 @@ class Leader:
             model.path,
             header,
             [worker.endpoint for worker in workers],
-            layers,
             self._threads,
         )
         self._enter(
@@ -346,7 +351,7 @@ class Leader:
             raise
         finally:
             # An engine whose worker is lost may hang for ever: no grace for it.
-            self._status.placement, self._status.leader = [], None
+            self._status.placement, self._status.leader, self._status.memory = [], None, None
             stop(engine.child, STOP_SECONDS if self._stopping.is_set() else 0)
 
     def _wait_until_loaded(self, engine: _Engine, watch: _Watch) -> None:
@@ -362,10 +367,8 @@ class Leader:
         self._wait(engine, watch, until=token.done)
         token.result()
 
-    def _tell_placement(
-        self, engine: _Engine, header: Header, layers: Sequence[int], workers: Sequence[Found]
-    ) -> None:
-        devices = assigned_device(tensor_split(layers), header.block_count)
+    def _tell_placement(self, engine: _Engine, header: Header, workers: Sequence[Found]) -> None:
+        devices = assigned_device(tensor_split(self._options.layers), header.block_count)
         self._status.placement = engine.log.placement(
             [worker.name for worker in workers], [worker.endpoint for worker in workers], devices
         )
@@ -395,6 +398,10 @@ class Leader:
             if until():
                 return
             self._status.tokens_per_second = engine.log.tokens_per_second
+            self._status.memory = self._held_memory(engine.child.pid)
+            self._status.workers = [
+                {**row, "memory": watch.held[row["name"]]} for row in self._status.workers
+            ]
             self._clock.wait(self._wake, WATCH_SECONDS if self._status.is_ready else HEALTH_SECONDS)
             self._wake.clear()
 
@@ -463,6 +470,8 @@ class _Watch:
         self._pool = pool
         self._on_lost = on_lost
         self._missed = dict.fromkeys((worker.name for worker in workers), 0)
+        self.held: dict[str, HeldMemory | None] = dict.fromkeys(self._missed)
+        """What the engine of each worker holds, as last told."""
 
     def look(self, misses: int = MISSES) -> None:
         """Asks every worker once."""
@@ -482,6 +491,7 @@ class _Watch:
                 return None
             return f"lost {worker.name}: {error}"
         self._missed[worker.name] = 0
+        self.held[worker.name] = status["memory"]
         if status["epoch"] == self._epoch and status["name"] == worker.name:
             return None
         return f"lost {worker.name}: {status['message']}"
@@ -543,6 +553,7 @@ def _seen(worker: Found, attached: bool = False) -> AttachedWorker:
         "attached": attached,
         "threads": worker.status["threads"],
         "memoryLimitBytes": worker.status["memoryLimitBytes"],
+        "memory": worker.status["memory"],
         "build": worker.status["engine"]["build"],
         "message": worker.status["message"],
     }
@@ -554,6 +565,7 @@ def _unseen(host: str, message: str) -> AttachedWorker:
         "attached": False,
         "threads": None,
         "memoryLimitBytes": None,
+        "memory": None,
         "build": None,
         "message": message,
     }

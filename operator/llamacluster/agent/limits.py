@@ -1,4 +1,4 @@
-"""What this container may use: CPUs and memory, from its cgroup (version 1 or 2).
+"""What this container may use, CPUs and memory, from its cgroup (version 1 or 2); and what it does.
 
 The engine asks the machine instead of the cgroup: by default its RPC server takes half of the
 host's CPUs as threads, and more threads than the quota are slower than fewer.
@@ -10,21 +10,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from llamacluster.agent.contract import HeldMemory
+
 _UNLIMITED_BYTES = 1 << 60
 """cgroup v1 writes "no limit" as a number just below 2**63."""
 
 
 class Limits:
-    """Reads the limits. `cgroups` and `own` are where the kernel shows them."""
+    """Reads the limits. `cgroups`, `own` and `processes` are where the kernel shows them."""
 
     def __init__(
         self,
         cgroups: Path = Path("/sys/fs/cgroup"),
         own: Path = Path("/proc/self/cgroup"),
         cpus: int | None = None,
+        processes: Path = Path("/proc"),
     ) -> None:
         self._cgroups = cgroups
         self._own = own
+        self._processes = processes
         self._cpus = cpus or len(os.sched_getaffinity(0))
 
     def threads(self) -> int:
@@ -41,6 +45,25 @@ class Limits:
         ]
         limits = [int(text) for text in texts if text.isdigit()]
         return min((limit for limit in limits if limit < _UNLIMITED_BYTES), default=None)
+
+    def held_memory(self, pid: int) -> HeldMemory | None:
+        """What process `pid`, the engine, holds; None if it is gone."""
+        try:
+            text = (self._processes / str(pid) / "status").read_text()
+        except OSError:
+            return None
+        lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        if "RssAnon" not in lines:
+            return None  # it has ended and waits to be collected
+        peaks = [
+            *self._read("", "memory.peak"),
+            *self._read("memory", "memory.max_usage_in_bytes"),
+        ]
+        return {
+            "residentBytes": int(lines["RssAnon"].split()[0]) << 10,  # "kB" of the kernel are KiB
+            # The smallest: the other cgroups that can be seen are around this one.
+            "peakBytes": min((int(peak) for peak in peaks if peak.isdigit()), default=None),
+        }
 
     def _quotas_v2(self) -> Iterator[float]:
         for text in self._read("", "cpu.max"):

@@ -74,5 +74,6 @@ def _is_worker_status(value: object) -> TypeGuard[WorkerStatus]:
         and isinstance(value["engine"].get("build"), str)
         and "epoch" in value
         and "memoryLimitBytes" in value
+        and "memory" in value
         and isinstance(value.get("message"), str)
     )

@@ -11,6 +11,7 @@ from llamacluster.agent.contract import (
     AttachedWorker,
     DownloadStatus,
     EngineBuild,
+    HeldMemory,
     LeaderMemory,
     LeaderStatus,
     ModelStatus,
@@ -48,6 +49,7 @@ class GroupStatus:
         self.workers: list[AttachedWorker] = []
         self.placement: list[Placement] = []
         self.leader: LeaderMemory | None = None
+        self.memory: HeldMemory | None = None
         self.epoch: str | None = None
         self.formed_seconds: float | None = None
         self.load_seconds: float | None = None
@@ -121,6 +123,7 @@ class GroupStatus:
                 "workers": self.workers,
                 "placement": self.placement,
                 "leader": self.leader,
+                "memory": self.memory,
                 "engine": self._engine,
                 "threads": self._threads,
                 "memoryLimitBytes": self._memory_limit_bytes,

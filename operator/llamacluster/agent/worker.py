@@ -21,6 +21,7 @@ from llamacluster.agent.contract import (
     STATUS,
     AttachRequest,
     EngineBuild,
+    HeldMemory,
     WorkerStatus,
 )
 from llamacluster.agent.log import Log
@@ -44,6 +45,7 @@ class Worker:
         engine: EngineBuild,
         threads: int,
         memory_limit_bytes: int | None,
+        held_memory: Callable[[int], HeldMemory | None],
         launcher: Launcher,
         clock: Clock,
         log: Log,
@@ -54,6 +56,7 @@ class Worker:
         self._engine = engine
         self._threads = threads
         self._memory_limit_bytes = memory_limit_bytes
+        self._held_memory = held_memory
         self._launcher = launcher
         self._clock = clock
         self._log = log
@@ -160,6 +163,7 @@ class Worker:
                 "message": self._message,
                 "threads": self._threads,
                 "memoryLimitBytes": self._memory_limit_bytes,
+                "memory": self._held_memory(child.pid) if child else None,
                 "engine": self._engine,
                 "child": {
                     "pid": child.pid,

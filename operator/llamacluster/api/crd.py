@@ -69,6 +69,18 @@ def custom_resource_definition() -> dict[str, Any]:
                             "Why it is ready or not",
                         ),
                         _column("Age", ".metadata.creationTimestamp", "Age"),
+                        _column(
+                            "Planned-Workers",
+                            ".status.plan.workers",
+                            "Workers of each group, as planned",
+                            priority=1,
+                        ),
+                        _column(
+                            "Worker-Memory",
+                            ".status.plan.workerMemory",
+                            "Memory limit of each worker, as planned",
+                            priority=1,
+                        ),
                         _column("Endpoint", ".status.endpoint", "URL of the API", priority=1),
                         _column(
                             "Message",
@@ -84,7 +96,7 @@ def custom_resource_definition() -> dict[str, Any]:
 
 
 def _column(name: str, path: str, description: str, priority: int = 0) -> dict[str, Any]:
-    kind = {"Workers": "integer", "Age": "date"}.get(name, "string")
+    kind = {"Workers": "integer", "Planned-Workers": "integer", "Age": "date"}.get(name, "string")
     column: dict[str, Any] = {
         "name": name,
         "type": kind,

@@ -22,6 +22,7 @@ _SUFFIXES = {
     **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
 }
 _PARTS = re.compile(QUANTITY_PATTERN, re.ASCII)
+_LARGEST = 2**63 - 1
 
 
 def parse_quantity(text: str | int) -> Decimal:
@@ -41,5 +42,15 @@ def parse_quantity(text: str | int) -> Decimal:
 
 
 def to_bytes(text: str | int) -> int:
-    """Bytes of a memory or storage quantity, rounded up as Kubernetes does."""
-    return math.ceil(parse_quantity(text))
+    """Bytes of a memory or storage quantity, rounded up and capped as Kubernetes does."""
+    return min(math.ceil(parse_quantity(text)), _LARGEST)
+
+
+def to_millicpus(text: str | int) -> int:
+    """Thousandths of a CPU, rounded up and capped as Kubernetes does."""
+    return min(math.ceil(parse_quantity(text) * 1000), _LARGEST)
+
+
+def mebibytes(count: int) -> str:
+    """Quantity of at least `count` bytes, such as `13421Mi`."""
+    return f"{-(-count // 2**20)}Mi"

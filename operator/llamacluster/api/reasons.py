@@ -31,6 +31,16 @@ class ClusterReason(StrEnum):
     LeaderWorkerSetMissing = "LeaderWorkerSetMissing"
     """LeaderWorkerSet is not installed in this Kubernetes cluster."""
 
+    # Of the plan.
+    Planning = "Planning"
+    """The plan is being made."""
+    Planned = "Planned"
+    """There is a plan, and the model fits."""
+    PlanFailed = "PlanFailed"
+    """The planner ended without an answer that the operator can read."""
+    PlanDrift = "PlanDrift"
+    """A pod holds another amount of memory than was planned."""
+
     # Of the pods of a group.
     PodsPending = "PodsPending"
     """Pods are not there yet, or start."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from llamacluster.api.quantity import to_bytes
 from llamacluster.api.schema import (
     ApiModel,
     DnsSubdomain,
@@ -19,6 +20,10 @@ from llamacluster.api.schema import (
 
 Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
 Annotations = Annotated[dict[str, str], Field(max_length=64)]
+_NO_MEMORY = (
+    "a memory limit of 0 holds nothing: give the memory that a pod may use, such as 16Gi, or leave "
+    "the limit out to have it planned"
+)
 Values = Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=128)]
 
 
@@ -223,10 +228,34 @@ class TopologySpreadConstraint(ApiModel):
 class ResourceRequirements(ApiModel):
     """Compute resources of a container."""
 
-    limits: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
-    """The most that the container may use. The engine's threads follow the CPU limit."""
+    limits: (
+        Annotated[
+            dict[str, Quantity],
+            Field(
+                max_length=16,
+                json_schema_extra=rules(
+                    Rule(
+                        "!('memory' in self) || (type(self['memory']) == int "
+                        "? int(self['memory']) > 0 "
+                        ": quantity(string(self['memory'])).isGreaterThan(quantity('0')))",
+                        _NO_MEMORY,
+                    )
+                ),
+            ),
+        ]
+        | None
+    ) = None
+    """The most that the container may use. The engine's threads follow the CPU limit. A memory
+    limit that is absent is the plan's."""
     requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
     """What the scheduler sets aside; default: the limits."""
+
+    @model_validator(mode="after")
+    def _memory_is_some(self) -> ResourceRequirements:
+        # What an older CRD may have let through.
+        if self.limits and "memory" in self.limits and to_bytes(self.limits["memory"]) == 0:
+            raise ValueError(_NO_MEMORY)
+        return self
 
 
 class PodTemplateMetadata(ApiModel):

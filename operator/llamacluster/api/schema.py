@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
-from llamacluster.api.quantity import QUANTITY_PATTERN
+from llamacluster.api.quantity import QUANTITY_PATTERN, parse_quantity
+
+
+def _a_quantity(value: str | int) -> str | int:
+    """`value`; raises ValueError for what is none, which an older CRD may have let through."""
+    parse_quantity(value)
+    return value
+
 
 Quantity = Annotated[
     str | int,
+    AfterValidator(_a_quantity),
     WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from llamacluster.agent import contract
@@ -99,13 +99,39 @@ class ModelSource(ApiModel):
     storage. Cannot be changed later."""
 
 
-class Workers(PodSettings):
-    """The worker pods of each group."""
+_NOTHING_TO_PLAN_BY = (
+    "give workers.count, or workers.resources.limits.memory so that the count can be planned, or "
+    "both"
+)
 
-    count: Annotated[int, Field(ge=1, le=contract.MAX_WORKERS)]
-    """Workers for each group, 1 to 15 (the engine's limit). More workers hold a larger model and
-    speed up prompts and concurrent requests; a single stream's tokens/s does not grow. Changing it
-    re-forms each group."""
+
+class Workers(PodSettings):
+    """The worker pods of each group. Give their count, and the memory that each needs is planned;
+    or the memory limit, and the count is planned; or both, and it is checked that the model
+    fits."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "has(self.count) || (has(self.resources) && has(self.resources.limits) && "
+                "'memory' in self.resources.limits)",
+                _NOTHING_TO_PLAN_BY,
+            ),
+        )
+    )
+
+    count: Annotated[int, Field(ge=1, le=contract.MAX_WORKERS)] | None = None
+    """Workers for each group, 1 to 15 (the engine's limit). Absent: planned, the smallest number of
+    workers whose memory limit holds the model, its context and its working memory. More workers
+    hold a larger model and speed up prompts and concurrent requests; a single stream's tokens/s
+    does not grow. Changing it re-forms each group."""
+
+    @model_validator(mode="after")
+    def _can_be_planned(self) -> Workers:
+        # What an older CRD may have let through.
+        if self.count is None and "memory" not in (self.resources.limits or {}):
+            raise ValueError(_NOTHING_TO_PLAN_BY)
+        return self
 
 
 class Leader(PodSettings):
@@ -283,7 +309,7 @@ class Condition(StatusModel):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Ready, Progressing or Degraded."""
+    """Ready, Progressing, Degraded or Planned."""
     status: ConditionStatus
     """True, False or Unknown."""
     observed_generation: int | None = None
@@ -334,6 +360,100 @@ class EngineStatus(StatusModel):
     """Version of llama.cpp, as the engine says it."""
 
 
+Mebibytes = Annotated[str, Field(pattern=r"^\d+Mi$", max_length=32)]
+"""A quantity of memory, rounded up."""
+MAX_ADVICE = 16
+
+
+class PlanMethod(StrEnum):
+    """Where the bytes of a plan come from."""
+
+    ENGINE = "Engine"
+    FORMULA = "Formula"
+
+
+class PlannedModel(StatusModel):
+    """The model that a plan is for, as its header tells it."""
+
+    architecture: str
+    """Architecture, in llama.cpp's word."""
+    name: str | None = None
+    """The model's own name."""
+    layers: int
+    """Layers, without the output layer."""
+    bytes: int
+    """Bytes of all tensors."""
+    context_train: int
+    """Context in tokens that the model was trained with."""
+    header_digest: str
+    """Digest of the headers of all its files."""
+
+
+class PlannedMemory(StatusModel):
+    """What a pod is to hold, and what it was seen to hold."""
+
+    weights: Mebibytes
+    """Memory of the model's weights. The leader's are mapped from the model's file, and not part of
+    its limit."""
+    context: Mebibytes
+    """Memory of the KV cache."""
+    compute: Mebibytes
+    """Memory of the working buffers."""
+    memory_limit: Mebibytes
+    """The least memory limit for all of these, what loading takes, and a margin."""
+    observed: Mebibytes | None = None
+    """The most that the engine of this pod holds in any Ready group."""
+
+
+class PlannedWorker(PlannedMemory):
+    """One worker of each group."""
+
+    first_layer: int
+    """Index of its first layer."""
+    last_layer: int
+    """Index of its last layer."""
+    layers: int
+    """Count of its layers; the output layer counts as the last worker's last."""
+
+
+class Plan(StatusModel):
+    """How the model is laid over a leader and its workers, made once for all groups. It is made
+    anew when something changes that it depends on: the model's URI or digest, the engine's image,
+    inference settings, count of workers or limits."""
+
+    inputs_hash: str
+    """Digest of all that the plan depends on."""
+    fits: bool
+    """Whether the model fits the memory limits. If not, no pod is started or changed."""
+    message: str
+    """The plan in a sentence; if it does not fit: by how much, and what would."""
+    method: PlanMethod
+    """Engine (the engine's own accounting) or Formula."""
+    error_percent: int = 0
+    """How far off the bytes may be."""
+    model: PlannedModel
+    """The model."""
+    workers: int
+    """Workers of each group."""
+    worker_memory: Mebibytes
+    """Memory limit of every worker: the one of the spec, else the one of the plan."""
+    per_worker: Annotated[list[PlannedWorker], Field(max_length=contract.MAX_WORKERS)]
+    """Each worker of a group, in their order."""
+    leader: PlannedMemory
+    """The leader of a group."""
+    leader_memory: Mebibytes
+    """Memory limit of the leader: the one of the spec, else the one of the plan."""
+    tensor_split: str
+    """The engine's `--tensor-split`."""
+    advice: Annotated[list[str], Field(max_length=MAX_ADVICE)] = []
+    """What could be better."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Count of layers of each worker."""
+        return tuple(worker.layers for worker in self.per_worker)
+
+
 class LlamaClusterStatus(StatusModel):
     """What is: written by the operator alone."""
 
@@ -350,7 +470,8 @@ class LlamaClusterStatus(StatusModel):
         ),
     ] = []
     """Ready (every group answers requests), Progressing (the operator or a group is working
-    towards the spec), Degraded (something needs attention)."""
+    towards the spec), Degraded (something needs attention), Planned (it is known which worker holds
+    which layers, and that they fit)."""
     replicas: int = 0
     """Groups that exist."""
     ready_replicas: int = 0
@@ -374,6 +495,8 @@ class LlamaClusterStatus(StatusModel):
     """State of each group."""
     engine: EngineStatus | None = None
     """The engine that runs."""
+    plan: Plan | None = None
+    """Which worker holds what."""
 
 
 class ObjectMeta(ApiModel):

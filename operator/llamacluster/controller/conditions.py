@@ -1,4 +1,4 @@
-"""Ready, Progressing and Degraded, from the state of the groups: pure."""
+"""Ready, Progressing and Degraded, from the plan and the state of the groups: pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import Condition, ConditionStatus, GroupPhase, GroupStatus
+
+_STATUS = {
+    True: ConditionStatus.TRUE,
+    False: ConditionStatus.FALSE,
+    None: ConditionStatus.UNKNOWN,
+}
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,29 @@ class Verdict:
     """A condition without its history."""
 
     type: str
-    status: bool
+    status: bool | None
+    """None: not known yet."""
     reason: str
     message: str
 
 
-def verdicts(groups: list[GroupStatus], rollout: Rollout) -> list[Verdict]:
-    """The three conditions of a LlamaCluster whose objects are all applied."""
-    return [ready(groups, rollout), progressing(groups, rollout), degraded(groups)]
+def verdicts(
+    groups: list[GroupStatus], rollout: Rollout, planned: Verdict, drift: str | None
+) -> list[Verdict]:
+    """The conditions of a LlamaCluster whose objects are applied, as far as there is a plan.
+
+    `drift` says what is held otherwise than planned.
+    """
+    return [
+        ready(groups, rollout, planned),
+        progressing(groups, rollout, planned),
+        degraded(groups, planned, drift),
+        planned,
+    ]
 
 
 def refused(reason: str, message: str) -> list[Verdict]:
-    """The three conditions of a LlamaCluster that the operator can do nothing for."""
+    """The conditions of a LlamaCluster that the operator can do nothing for."""
     return [
         Verdict("Ready", False, reason, message),
         Verdict("Progressing", False, reason, message),
@@ -55,7 +72,7 @@ def refused(reason: str, message: str) -> list[Verdict]:
 
 
 def delayed(reason: str, message: str) -> list[Verdict]:
-    """The three conditions of a LlamaCluster that waits for something which passes by itself."""
+    """The conditions of a LlamaCluster that waits for something which passes by itself."""
     return [
         Verdict("Ready", False, reason, message),
         Verdict("Progressing", True, reason, message),
@@ -63,8 +80,10 @@ def delayed(reason: str, message: str) -> list[Verdict]:
     ]
 
 
-def ready(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
+def ready(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -> Verdict:
     """Every wanted group answers requests, with the newest spec."""
+    if not planned.status:
+        return Verdict("Ready", False, planned.reason, planned.message)
     if rollout.wanted == 0:
         return Verdict("Ready", False, ClusterReason.ScaledToZero, "replicas is 0")
     # Groups beyond those that are wanted are on their way out, or help over a rollout.
@@ -82,8 +101,11 @@ def ready(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
     return Verdict("Ready", True, ClusterReason.Ready, f"{count} answering requests")
 
 
-def progressing(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
-    """Something is on its way by itself. A failed group is retried, but does not get anywhere."""
+def progressing(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -> Verdict:
+    """Something is on its way by itself. A failed group is retried, but does not get anywhere; nor
+    does a plan that failed."""
+    if not planned.status:
+        return Verdict("Progressing", planned.status is None, planned.reason, planned.message)
     if not rollout.complete:
         return Verdict("Progressing", True, ClusterReason.RollingOut, rollout.message)
     moving = next((g for g in groups if g.phase not in (GroupPhase.READY, GroupPhase.FAILED)), None)
@@ -94,25 +116,30 @@ def progressing(groups: list[GroupStatus], rollout: Rollout) -> Verdict:
     return Verdict("Progressing", False, ClusterReason.AsExpected, "no change is under way")
 
 
-def degraded(groups: list[GroupStatus]) -> Verdict:
-    """A group needs attention."""
+def degraded(groups: list[GroupStatus], planned: Verdict, drift: str | None) -> Verdict:
+    """A group or the plan needs attention."""
     failed = next((group for group in groups if group.phase is GroupPhase.FAILED), None)
     if failed:
         return Verdict("Degraded", True, failed.reason, _named(failed, len(groups)))
+    if planned.status is False:
+        return Verdict("Degraded", True, planned.reason, planned.message)
     stuck = next((g for g in groups if g.reason == ClusterReason.Unschedulable), None)
     if stuck:
         return Verdict("Degraded", True, stuck.reason, _named(stuck, len(groups)))
+    if drift:
+        return Verdict("Degraded", True, ClusterReason.PlanDrift, drift)
     return Verdict("Degraded", False, ClusterReason.AsExpected, "nothing needs attention")
 
 
 def with_history(
     found: list[Verdict], previous: list[Condition], generation: int, now: str
 ) -> list[Condition]:
-    """metav1.Conditions: the transition time moves only when the status changes."""
+    """metav1.Conditions: the transition time moves only when the status changes. A condition of
+    which nothing was found stays as it was."""
     before = {condition.type: condition for condition in previous}
     result = []
     for verdict in found:
-        status = ConditionStatus.TRUE if verdict.status else ConditionStatus.FALSE
+        status = _STATUS[verdict.status]
         old = before.get(verdict.type)
         result.append(
             Condition(
@@ -126,7 +153,8 @@ def with_history(
                 message=verdict.message,
             )
         )
-    return result
+    judged = {verdict.type for verdict in found}
+    return [*result, *(condition for condition in previous if condition.type not in judged)]
 
 
 def _named(group: GroupStatus, groups: int) -> str:

@@ -3,28 +3,64 @@
 from __future__ import annotations
 
 from llamacluster.api import API_VERSION, KIND
-from llamacluster.api.types import ConditionStatus, LlamaClusterStatus, ObjectMeta
-from llamacluster.controller.status import ready_condition
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import Condition, ConditionStatus, LlamaClusterStatus, ObjectMeta
+from llamacluster.controller.status import condition
 from llamacluster.resources.metadata import FIELD_MANAGER, Manifest
 
 MAX_MESSAGE = 1024
 
 
-def transition_event(
+def transition_events(
     metadata: ObjectMeta, old: LlamaClusterStatus, new: LlamaClusterStatus, now: str
-) -> Manifest | None:
-    """The event that tells how Ready changed; None if it did not, or only in its message."""
-    before, after = ready_condition(old), ready_condition(new)
-    if after is None:
-        return None
-    if before and (before.status, before.reason) == (after.status, after.reason):
-        return None
-    degraded = any(
-        c.type == "Degraded" and c.status is ConditionStatus.TRUE for c in new.conditions
-    )
+) -> list[Manifest]:
+    """The events that tell what happened between two statuses, in the order in which it did; none
+    if only messages changed."""
+    return [
+        _event(metadata, kind, about, now)
+        for kind, about in (_plan(old, new), _ready(old, new), _drift(old, new))
+        if about
+    ]
+
+
+Transition = tuple[str, Condition | None]
+"""Type of the event and the condition that it tells of, if there is anything to tell."""
+
+
+def _ready(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
+    """How Ready changed. It tells of everything that keeps a LlamaCluster from being Ready."""
+    before, after = condition(old, "Ready"), condition(new, "Ready")
+    degraded = condition(new, "Degraded")
     # A group that goes because its user changed the spec is no loss.
     asked_for = old.observed_generation != new.observed_generation
     lost = bool(before and before.status is ConditionStatus.TRUE) and not asked_for
+    stuck = degraded and degraded.status is ConditionStatus.TRUE
+    warning = (lost or stuck) and after and after.status is not ConditionStatus.TRUE
+    same = before and after and (before.status, before.reason) == (after.status, after.reason)
+    return "Warning" if warning else "Normal", None if same else after
+
+
+def _plan(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
+    """A plan was found that fits."""
+    before, after = condition(old, "Planned"), condition(new, "Planned")
+    planned = after and after.status is ConditionStatus.TRUE
+    known = before and before.status is ConditionStatus.TRUE and _hash(old) == _hash(new)
+    return "Normal", after if planned and not known else None
+
+
+def _drift(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
+    """A pod holds another amount than was planned, which Ready does not tell."""
+    before, after = condition(old, "Degraded"), condition(new, "Degraded")
+    drifted = after and after.reason == ClusterReason.PlanDrift
+    known = before and before.reason == ClusterReason.PlanDrift
+    return "Warning", after if drifted and not known else None
+
+
+def _hash(status: LlamaClusterStatus) -> str | None:
+    return status.plan.inputs_hash if status.plan else None
+
+
+def _event(metadata: ObjectMeta, kind: str, about: Condition, now: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -39,9 +75,9 @@ def transition_event(
             "name": metadata.name,
             "uid": metadata.uid,
         },
-        "type": "Warning" if degraded or lost else "Normal",
-        "reason": after.reason,
-        "message": after.message[:MAX_MESSAGE],
+        "type": kind,
+        "reason": about.reason,
+        "message": about.message[:MAX_MESSAGE],
         "source": {"component": FIELD_MANAGER},
         "reportingComponent": FIELD_MANAGER,
         "firstTimestamp": now,

@@ -121,25 +121,39 @@ def container_cannot_start(group: Group) -> Finding | None:
                 ClusterReason.ContainerFailed,
                 f"pod {name}: {waiting['reason']}: {waiting.get('message', '')}",
             )
-        last = container.get("lastState", {}).get("terminated") or {}
-        ended = container.get("state", {}).get("terminated") or {}
-        if (ended or last).get("reason") == "OOMKilled" and not container.get("ready"):
+        end = last_end(container)
+        if end.get("reason") == "OOMKilled" and not container.get("ready"):
             return Finding(
                 GroupPhase.FAILED,
                 ClusterReason.OutOfMemory,
                 f"pod {name} was killed at its memory limit: raise resources.limits.memory, add "
                 "workers, or use a smaller context",
             )
-        if waiting.get("reason") == "CrashLoopBackOff" or ended:
-            end = ended or last
-            words = (end.get("message") or "").strip().splitlines()
+        if waiting.get("reason") == "CrashLoopBackOff" or "terminated" in container.get(
+            "state", {}
+        ):
             return Finding(
-                GroupPhase.FAILED,
-                ClusterReason.ContainerFailed,
-                f"container {container['name']} of pod {name} ended with exit code "
-                f"{end.get('exitCode')}" + (f": {words[-1]}" if words else ""),
+                GroupPhase.FAILED, ClusterReason.ContainerFailed, last_words(pod, container)
             )
     return None
+
+
+def last_end(container: Manifest) -> Manifest:
+    """How the container ended the last time; empty if it never did."""
+    for state in ("state", "lastState"):
+        if ended := container.get(state, {}).get("terminated"):
+            return dict(ended)
+    return {}
+
+
+def last_words(pod: Manifest, container: Manifest) -> str:
+    """With which exit code the container ended, and the last line that it left."""
+    end = last_end(container)
+    words = (end.get("message") or "").strip().splitlines()
+    return (
+        f"container {container['name']} of pod {pod['metadata']['name']} ended with exit code "
+        f"{end.get('exitCode')}" + (f": {words[-1]}" if words else "")
+    )
 
 
 def agent_says(group: Group) -> Finding | None:

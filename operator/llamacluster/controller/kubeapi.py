@@ -37,6 +37,7 @@ LEADERWORKERSETS = _resource(
 SERVICES = _resource("", "v1", "Service", "services")
 PODS = _resource("", "v1", "Pod", "pods")
 EVENTS = _resource("", "v1", "Event", "events")
+JOBS = _resource("batch", "v1", "Job", "jobs")
 
 
 class ApiError(Exception):
@@ -64,10 +65,12 @@ class KubeApi:
                 return None
             raise
 
-    async def list(self, resource: Resource, namespace: str, selector: str) -> list[Manifest]:
-        """The objects with these labels."""
+    async def list(
+        self, resource: Resource, namespace: str, selector: str, limit: int | None = None
+    ) -> list[Manifest]:
+        """The objects with these labels, or the first `limit` of them."""
         path = resource.path(namespace=namespace)
-        answer = await self._request("get", path, label_selector=selector)
+        answer = await self._request("get", path, label_selector=selector, limit=limit)
         return cast("list[Manifest]", answer["items"])
 
     async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
@@ -83,6 +86,16 @@ class KubeApi:
         self.writes += 1
         path = resource.path(namespace=manifest["metadata"]["namespace"])
         return await self._request("post", path, body=manifest, field_manager=FIELD_MANAGER)
+
+    async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        """Delete the object, if it is there, and what it owns with it."""
+        self.writes += 1
+        path = resource.path(name=name, namespace=namespace)
+        try:
+            await self._request("delete", path, propagation_policy="Background")
+        except ApiError as error:
+            if error.status != 404:
+                raise
 
     async def get_raw(self, path: str, seconds: float) -> Manifest:
         """GET of any path of the API server, such as a pod's proxy."""

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from llamacluster.agent import contract
 from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.agents import Agents
-from llamacluster.controller.kubeapi import LEADERWORKERSETS, PODS, KubeApi
+from llamacluster.controller.kubeapi import PODS, KubeApi
+from llamacluster.resources.leaderworkerset import workers_of
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
     LWS_GROUP_INDEX_LABEL,
+    LWS_SIZE_ANNOTATION,
     LWS_WORKER_INDEX_LABEL,
     Manifest,
-    group_set_name,
 )
 
 
@@ -27,7 +28,7 @@ class Group:
     """Workers that it should have."""
     leader: Manifest | None = None
     workers: dict[int, Manifest] = field(default_factory=dict)
-    """By worker index, 1 to workers.count."""
+    """By worker index, from 1."""
     status: contract.LeaderStatus | None = None
 
     @property
@@ -42,18 +43,17 @@ class Observation:
     """All that status and conditions are made from."""
 
     group_set: Manifest | None
-    """The LeaderWorkerSet."""
+    """The LeaderWorkerSet; None before the first plan."""
     groups: dict[int, Group]
 
 
-async def observe(cluster: LlamaCluster, api: KubeApi, agents: Agents) -> Observation:
-    """Read everything, now."""
-    namespace = cluster.metadata.namespace
-    group_set, pods = await asyncio.gather(
-        api.get(LEADERWORKERSETS, namespace, group_set_name(cluster)),
-        api.list(PODS, namespace, f"{CLUSTER_LABEL}={cluster.metadata.name}"),
-    )
-    groups = sorted_into_groups(pods, cluster.spec.workers.count)
+async def observe(
+    cluster: LlamaCluster, group_set: Manifest | None, api: KubeApi, agents: Agents
+) -> Observation:
+    """Read everything but the LeaderWorkerSet, now."""
+    selector = f"{CLUSTER_LABEL}={cluster.metadata.name}"
+    pods = await api.list(PODS, cluster.metadata.namespace, selector)
+    groups = sorted_into_groups(pods, workers_of(group_set))
     statuses = await asyncio.gather(*(_leader_status(group, agents) for group in groups))
     return Observation(
         group_set=group_set,
@@ -65,9 +65,11 @@ async def observe(cluster: LlamaCluster, api: KubeApi, agents: Agents) -> Observ
 
 
 def sorted_into_groups(pods: list[Manifest], size: int) -> list[Group]:
-    """Groups of `size` workers by index. A pod without LeaderWorkerSet's labels belongs to none."""
+    """Groups by index, of `size` workers unless their pods say otherwise, as some do during a
+    rollout. A pod without LeaderWorkerSet's labels belongs to none."""
     leaders: dict[int, Manifest] = {}
     workers: dict[int, dict[int, Manifest]] = {}
+    sizes: dict[int, int] = {}
     for pod in pods:
         labels = pod["metadata"].get("labels", {})
         try:
@@ -75,14 +77,23 @@ def sorted_into_groups(pods: list[Manifest], size: int) -> list[Group]:
             worker = int(labels[LWS_WORKER_INDEX_LABEL])
         except (KeyError, ValueError):
             continue
+        sizes[group] = _size(pod, size)
         if worker == 0:
             leaders[group] = pod
         else:
             workers.setdefault(group, {})[worker] = pod
     return [
-        Group(index, size, leaders.get(index), workers.get(index, {}))
-        for index in sorted(leaders.keys() | workers.keys())
+        Group(index, sizes[index], leaders.get(index), workers.get(index, {}))
+        for index in sorted(sizes)
     ]
+
+
+def _size(pod: Manifest, otherwise: int) -> int:
+    """Workers of the pod's group."""
+    try:
+        return int(pod["metadata"]["annotations"][LWS_SIZE_ANNOTATION]) - 1
+    except (KeyError, ValueError):
+        return otherwise
 
 
 async def _leader_status(group: Group, agents: Agents) -> contract.LeaderStatus | None:

@@ -1,4 +1,4 @@
-"""The life of a LlamaCluster: read, validate, desire, apply, observe, say."""
+"""The life of a LlamaCluster: read, validate, plan, desire, apply, observe, say."""
 
 from __future__ import annotations
 
@@ -12,15 +12,9 @@ from pydantic import ValidationError
 
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, ObjectMeta
-from llamacluster.controller.apply import (
-    NotOurs,
-    PredecessorRemains,
-    check_ownership,
-    difference,
-    with_digest,
-)
+from llamacluster.controller.apply import PredecessorRemains
 from llamacluster.controller.conditions import delayed, refused
-from llamacluster.controller.events import transition_event
+from llamacluster.controller.events import transition_events
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
@@ -29,40 +23,35 @@ from llamacluster.controller.kubeapi import (
     ApiError,
     KubeApi,
 )
+from llamacluster.controller.objects import Refused, make_true, read
 from llamacluster.controller.observation import observe
+from llamacluster.controller.plan import find_plan
 from llamacluster.controller.status import (
+    LATER_SECONDS,
+    SOON_SECONDS,
+    condition,
     new_status,
-    ready_condition,
+    next_look,
     refused_status,
     status_manifest,
-    unsettled,
 )
-from llamacluster.resources.leaderworkerset import keep_running, leader_worker_set, running_image
+from llamacluster.resources.leaderworkerset import (
+    keep_running,
+    leader_worker_set,
+    running_image,
+    runs_this_spec,
+)
+from llamacluster.resources.metadata import group_set_name, service_name
 from llamacluster.resources.service import service
 
 if TYPE_CHECKING:
-    from kubernetes.aio.dynamic import Resource
-
     from llamacluster.controller.agents import Agents
     from llamacluster.resources.metadata import Manifest
 
 log = structlog.get_logger()
 
-SOON_SECONDS = 2.0
-"""Until the next look at a group that is on its way: its agent's progress makes no watch event."""
-LATER_SECONDS = 15.0
-"""The same for one that has been on its way for long, or that waits for a person."""
 REFUSED_SECONDS = 60.0
 """The longest wait before what the API server refused is tried again."""
-
-
-class Refused(Exception):
-    """What is wanted cannot be applied until a person changes something."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(f"{reason}: {message}")
-        self.reason = reason
-        self.message = message
 
 
 @dataclass(frozen=True)
@@ -90,66 +79,45 @@ class Reconciler:
         except ValidationError as error:
             metadata = ObjectMeta.model_validate(stored["metadata"])
             before = _known_status(stored)
-            found = refused(ClusterReason.InvalidSpec, _first_error(error))
-            await self._say(metadata, before, refused_status(metadata, before, found, now), now)
+            judged = refused(ClusterReason.InvalidSpec, _first_error(error))
+            await self._say(metadata, before, refused_status(metadata, before, judged, now), now)
             return None
 
-        image = cluster.spec.image or self.engine_image
         try:
-            await self._apply(cluster, SERVICES, service(cluster))
-            wanted = leader_worker_set(cluster, image)
-            group_set = await self._apply(cluster, LEADERWORKERSETS, wanted, keep_running)
+            group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
+            await self._service(cluster)
+            image = self._image(cluster, group_set)
+            found = await find_plan(cluster, group_set, image, self.api)
+            if found.plan and found.plan.fits:
+                wanted = keep_running(leader_worker_set(cluster, image, found.plan), group_set)
+                group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
         except PredecessorRemains as waiting:
-            found = delayed(ClusterReason.PredecessorRemains, str(waiting))
-            status = refused_status(cluster.metadata, cluster.status, found, now)
+            judged = delayed(ClusterReason.PredecessorRemains, str(waiting))
+            status = refused_status(cluster.metadata, cluster.status, judged, now)
             await self._say(cluster.metadata, cluster.status, status, now)
             return SOON_SECONDS
         except Refused as refusal:
-            found = refused(refusal.reason, refusal.message)
-            status = refused_status(cluster.metadata, cluster.status, found, now)
+            judged = refused(refusal.reason, refusal.message)
+            status = refused_status(cluster.metadata, cluster.status, judged, now)
             await self._say(cluster.metadata, cluster.status, status, now)
             return self._next_try(status)
 
-        observation = await observe(cluster, self.api, self.agents)
-        status = new_status(cluster, observation, running_image(group_set), now)
+        observation = await observe(cluster, group_set, self.api, self.agents)
+        status = new_status(cluster, found, observation, image, now)
         await self._say(cluster.metadata, cluster.status, status, now)
-        return self._next_look(status) if unsettled(status.groups) else None
+        return next_look(status, self.clock())
 
-    async def _apply(
-        self,
-        cluster: LlamaCluster,
-        resource: Resource,
-        manifest: Manifest,
-        adjust: Callable[[Manifest, Manifest | None], Manifest] = lambda wanted, _: wanted,
-    ) -> Manifest:
-        """Make `manifest`, adjusted to what is there, true if it is not; returns what is true then.
+    async def _service(self, cluster: LlamaCluster) -> None:
+        live = await read(cluster, self.api, SERVICES, service_name(cluster))
+        await make_true(self.api, SERVICES, service(cluster), live)
 
-        Raises Refused and PredecessorRemains.
-        """
-        name, kind = manifest["metadata"]["name"], manifest["kind"]
-        try:
-            live = await self.api.get(resource, cluster.metadata.namespace, name)
-            if live is not None:
-                check_ownership(cluster, live)
-            desired = with_digest(adjust(manifest, live))
-            if why := difference(desired, live):
-                log.info("applying", object=f"{kind}/{name}", because=why)
-                await self.api.apply(resource, desired)
-            return desired
-        except NotOurs as conflict:
-            raise Refused(ClusterReason.NameConflict, str(conflict)) from conflict
-        except ApiError as error:
-            if error.status == 404 and resource is LEADERWORKERSETS:
-                raise Refused(
-                    ClusterReason.LeaderWorkerSetMissing,
-                    "this cluster has no LeaderWorkerSet: install LeaderWorkerSet v0.9 or newer, "
-                    "see docs/install.md",
-                ) from error
-            if _is_refusal(error):
-                raise Refused(
-                    ClusterReason.Rejected, f"the API server refused {kind} {name}: {error.message}"
-                ) from error
-            raise
+    def _image(self, cluster: LlamaCluster, group_set: Manifest | None) -> str:
+        """The engine image of the newest spec: what runs keeps its own, whatever the operator's
+        default is now."""
+        running = None
+        if group_set and runs_this_spec(cluster, group_set):
+            running = running_image(group_set)
+        return running or cluster.spec.image or self.engine_image
 
     async def _say(
         self, metadata: ObjectMeta, before: LlamaClusterStatus, after: LlamaClusterStatus, now: str
@@ -159,13 +127,8 @@ class Reconciler:
             return
         manifest = status_manifest(metadata, after)
         await self.api.apply_status(LLAMACLUSTERS, manifest)
-        if event := transition_event(metadata, before, after, now):
-            ready = ready_condition(after)
-            log.info(
-                "ready" if ready and ready.status == "True" else "not ready",
-                reason=event["reason"],
-                message=event["message"],
-            )
+        for event in transition_events(metadata, before, after, now):
+            log.info("event", reason=event["reason"], message=event["message"])
             try:
                 await self.api.create(EVENTS, event)
             except ApiError as error:
@@ -174,24 +137,10 @@ class Reconciler:
 
     def _next_try(self, status: LlamaClusterStatus) -> float:
         """Less often the longer the API server has been refusing: each try is a write."""
-        since = min(datetime.fromisoformat(c.last_transition_time) for c in status.conditions)
-        age = (self.clock() - since).total_seconds()
+        degraded = condition(status, "Degraded")
+        since = degraded.last_transition_time if degraded else ""
+        age = (self.clock() - datetime.fromisoformat(since)).total_seconds()
         return min(REFUSED_SECONDS, max(LATER_SECONDS, age / 10))
-
-    def _next_look(self, status: LlamaClusterStatus) -> float:
-        """Often at first, seldom after a while."""
-        newest = max(datetime.fromisoformat(group.since) for group in status.groups)
-        age = (self.clock() - newest).total_seconds()
-        return min(LATER_SECONDS, max(SOON_SECONDS, age / 10))
-
-
-def _is_refusal(error: ApiError) -> bool:
-    """Whether the API server will say the same again until a person changes something."""
-    return error.status in (400, 403, 422) or (
-        error.status == 500
-        # A webhook that is down or not installed right; a field that an older CRD does not know.
-        and ("failed calling webhook" in error.message or "typed patch object" in error.message)
-    )
 
 
 def _known_status(stored: Manifest) -> LlamaClusterStatus:

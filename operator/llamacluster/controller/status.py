@@ -2,46 +2,73 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
+from llamacluster.agent.contract import LeaderStatus
 from llamacluster.api import API_VERSION, KIND
+from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import (
     Condition,
+    ConditionStatus,
     EngineStatus,
     GroupPhase,
     GroupStatus,
     LlamaCluster,
     LlamaClusterStatus,
     ObjectMeta,
+    Plan,
 )
 from llamacluster.controller.conditions import Rollout, Verdict, verdicts, with_history
+from llamacluster.controller.drift import drift, observed
 from llamacluster.controller.groups import group_status
 from llamacluster.controller.observation import Group, Observation
+from llamacluster.controller.planner import Found
+from llamacluster.planning.reasons import Reason
+from llamacluster.resources.leaderworkerset import running_image, running_plan, workers_of
 from llamacluster.resources.metadata import Manifest, leader_selector
 from llamacluster.resources.pod import as_manifest
 from llamacluster.resources.service import endpoint
 
+SOON_SECONDS = 2.0
+"""Until the next look at what is on its way: an agent's progress makes no watch event."""
+LATER_SECONDS = 15.0
+"""The same for what has been on its way for long, or waits for a person."""
+SETTLED_SECONDS = 30.0
+"""Until the last look at a group that became Ready."""
+LOADED_SECONDS = 15.0
+"""For so long after a group became Ready its agents may tell of the time before it had loaded."""
+
 
 def new_status(
-    cluster: LlamaCluster, observation: Observation, image: str, now: str
+    cluster: LlamaCluster, found: Found, observation: Observation, image: str, now: str
 ) -> LlamaClusterStatus:
-    """Status of a LlamaCluster whose objects are applied."""
+    """Status of a LlamaCluster whose objects are applied, as far as there is a plan.
+
+    `image` is that of the pods to come while there are none.
+    """
     before = {group.index: group for group in cluster.status.groups}
+    group_set = observation.group_set
+    wanted = range(cluster.spec.replicas) if group_set else ()
     groups = [
         group_status(
-            observation.groups.get(index, Group(index, cluster.spec.workers.count)),
+            observation.groups.get(index, Group(index, workers_of(group_set))),
             before.get(index),
             now,
         )
-        for index in sorted(observation.groups.keys() | set(range(cluster.spec.replicas)))
+        for index in sorted({*observation.groups, *wanted})
     ]
-    found = verdicts(groups, rollout(cluster, observation.group_set))
+    progress = rollout(cluster, group_set)
+    plan, drifted = found.plan or cluster.status.plan, None
+    if plan and progress.complete and running_plan(group_set) == plan.inputs_hash:
+        plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
+    judged = verdicts(groups, progress, found.verdict, drifted)
     return cluster.status.model_copy(
         update={
             "observed_generation": cluster.metadata.generation,
             "conditions": with_history(
-                found, cluster.status.conditions, cluster.metadata.generation, now
+                judged, cluster.status.conditions, cluster.metadata.generation, now
             ),
             "replicas": len(observation.groups),
             "ready_replicas": sum(group.phase is GroupPhase.READY for group in groups),
@@ -49,9 +76,38 @@ def new_status(
             "endpoint": endpoint(cluster),
             "model_file": PurePosixPath(urlsplit(cluster.spec.model.uri).path).name,
             "groups": groups,
-            "engine": EngineStatus(image=image, version=_engine_version(cluster, observation)),
+            "engine": EngineStatus(
+                image=(running_image(group_set) if group_set else None) or image,
+                version=_engine_version(cluster, observation),
+            ),
+            "plan": plan,
         }
     )
+
+
+def _loaded(groups: list[GroupStatus], seen: Observation, now: str) -> list[LeaderStatus]:
+    """What the agents say of groups whose engines have loaded."""
+    since = {group.index: group.since for group in groups if group.phase is GroupPhase.READY}
+    return [
+        group.status
+        for index, group in seen.groups.items()
+        if group.status is not None
+        and index in since
+        and _age(since[index], datetime.fromisoformat(now)) >= LOADED_SECONDS
+    ]
+
+
+def _seen(
+    plan: Plan, statuses: list[LeaderStatus], before: LlamaClusterStatus
+) -> tuple[Plan, str | None]:
+    """The plan with what is held of it, and what is held otherwise."""
+    if statuses:
+        plan = observed(plan, statuses)
+        return plan, drift(plan, statuses)
+    # No news is no change.
+    degraded = condition(before, "Degraded")
+    said = degraded and degraded.reason == ClusterReason.PlanDrift
+    return plan, degraded.message if degraded and said else None
 
 
 def refused_status(
@@ -97,9 +153,9 @@ def rollout(cluster: LlamaCluster, group_set: Manifest | None) -> Rollout:
     )
 
 
-def ready_condition(status: LlamaClusterStatus) -> Condition | None:
-    """The condition that people wait for."""
-    return next((c for c in status.conditions if c.type == "Ready"), None)
+def condition(status: LlamaClusterStatus, kind: str) -> Condition | None:
+    """The condition of this type."""
+    return next((c for c in status.conditions if c.type == kind), None)
 
 
 def _engine_version(cluster: LlamaCluster, observation: Observation) -> str | None:
@@ -109,6 +165,25 @@ def _engine_version(cluster: LlamaCluster, observation: Observation) -> str | No
     return cluster.status.engine.version if cluster.status.engine else None
 
 
-def unsettled(groups: list[GroupStatus]) -> bool:
-    """Whether a group is in a state that changes without an event of the API server."""
-    return any(group.phase is not GroupPhase.READY for group in groups)
+def next_look(status: LlamaClusterStatus, now: datetime) -> float | None:
+    """Seconds until what changes without an event of the API server is looked at again: often at
+    first, seldom after a while; None when nothing is on its way."""
+    planned = condition(status, "Planned")
+    unplanned = planned and planned.status is not ConditionStatus.TRUE
+    if planned and unplanned and planned.reason != Reason.DoesNotFit:
+        return _wait(planned.last_transition_time, now)
+    if not status.groups:
+        return None
+    newest = max(group.since for group in status.groups)
+    if any(group.phase is not GroupPhase.READY for group in status.groups):
+        return _wait(newest, now)
+    left = SETTLED_SECONDS - _age(newest, now)
+    return max(left, SOON_SECONDS) if left > 0 else None
+
+
+def _wait(since: str, now: datetime) -> float:
+    return min(LATER_SECONDS, max(SOON_SECONDS, _age(since, now) / 10))
+
+
+def _age(since: str, now: datetime) -> float:
+    return (now - datetime.fromisoformat(since)).total_seconds()

@@ -9,6 +9,7 @@ differ only in that 3 may be big endian; the engine reads no others.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from collections.abc import Mapping
@@ -163,10 +164,16 @@ class Header:
     tensors: tuple[Tensor, ...] = field(repr=False)
     data_offset: int
     """Bytes before the tensor data: the whole header with its padding."""
+    digest: str = ""
+    """SHA-256 of the header without its padding, 64 hex digits."""
 
     @property
     def architecture(self) -> str:
-        return self._text("general.architecture") or ""
+        """Raises GgufError if the header does not say, as those of a split model's later files."""
+        found = self._text("general.architecture")
+        if not found:
+            raise GgufError("the header has no general.architecture")
+        return found
 
     @property
     def name(self) -> str | None:
@@ -198,11 +205,27 @@ class Header:
 
     def required(self, name: str) -> int:
         """The whole number that the architecture calls `name`, for example `head_count`."""
-        key = f"{self.architecture}.{name}"
-        value = self.values.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise GgufError(f"the header has no usable {key} (found: {value!r})")
+        value = self.number(name)
+        if value is None:
+            key = f"{self.architecture}.{name}"
+            raise GgufError(f"the header has no usable {key} (found: {self.values.get(key)!r})")
         return value
+
+    def number(self, name: str) -> int | None:
+        """The same; None if the header has no such whole number that is not negative."""
+        value = self.values.get(f"{self.architecture}.{name}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            return None
+        return value
+
+    def per_layer(self, name: str, default: int) -> list[int]:
+        """The whole number `name` of each layer, whether the header has one for all or an array."""
+        count = self.block_count
+        array = self.arrays.get(f"{self.architecture}.{name}")
+        if array is None or array.values is None or array.length < count:
+            one = self.number(name)
+            return [default if one is None else one] * count
+        return [int(value) for value in array.values[:count]]
 
     def _text(self, key: str) -> str | None:
         value = self.values.get(key)
@@ -232,12 +255,10 @@ def read_header(source: Source) -> Header:
             values[key] = reader.string(MAX_STRING_BYTES)
         else:
             values[key] = reader.scalar(_scalar(kind, key))
-    if not isinstance(values.get("general.architecture"), str):
-        raise GgufError("the header has no general.architecture")
     alignment = _alignment(values)
     tensors = _read_tensors(reader, n_tensors, alignment)
     data_offset = -(-reader.position // alignment) * alignment
-    return Header(version, values, arrays, tensors, data_offset)
+    return Header(version, values, arrays, tensors, data_offset, reader.digest())
 
 
 def _read_version(reader: _Reader) -> int:
@@ -320,6 +341,13 @@ class _Reader:
         self._buffer = b""
         self._next = 0
         self._before = 0
+        self._hash = hashlib.sha256()
+
+    def digest(self) -> str:
+        """SHA-256 of what was taken so far, in hex."""
+        digest = self._hash.copy()
+        digest.update(memoryview(self._buffer)[: self._next])
+        return digest.hexdigest()
 
     @property
     def position(self) -> int:
@@ -390,6 +418,7 @@ class _Reader:
             return
         self._check(length)
         rest = self._buffer[self._next :]
+        self._hash.update(memoryview(self._buffer)[: self._next])
         self._before += self._next
         self._next = 0
         parts = [rest]

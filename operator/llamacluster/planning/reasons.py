@@ -44,6 +44,15 @@ class Reason(StrEnum):
     StorageFull = "StorageFull"
     """The model does not fit into the volume for it."""
 
+    ModelChanged = "ModelChanged"
+    """The file is not the one that the plan was made for."""
+
+    # What is wrong with the plan.
+    DoesNotFit = "DoesNotFit"
+    """The model, its context and its working memory are larger than the memory limits."""
+    TooManyWorkers = "TooManyWorkers"
+    """The model has fewer layers than the group has workers."""
+
     # What is wrong with the group.
     WorkerLost = "WorkerLost"
     """A worker that was attached died, restarted or stopped answering."""
@@ -51,8 +60,6 @@ class Reason(StrEnum):
     """Leader and workers do not run the same build of the engine."""
     EngineBadFlag = "EngineBadFlag"
     """The engine does not know, or does not accept, one of its arguments."""
-    TooManyWorkers = "TooManyWorkers"
-    """The model has fewer layers than the group has workers."""
     EngineFailed = "EngineFailed"
     """The engine ended, or does not answer, for a reason of its own."""
 

@@ -15,21 +15,10 @@ import struct
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Final
 
-
-def equal_layers(block_count: int, workers: int) -> list[int]:
-    """Layers per worker, the output layer included (it is the last worker's last).
-
-    Counts differ by at most one and the larger ones come first: the last worker has the output
-    matrix to hold. Raises ValueError if there are more workers than layers.
-    """
-    layers = block_count + 1
-    if workers < 1 or workers > layers:
-        raise ValueError(
-            f"{layers} layers (with the output layer) cannot be spread over {workers} workers"
-        )
-    each, more = divmod(layers, workers)
-    return [each + 1] * more + [each] * (workers - more)
+MAX_WORKERS: Final = 15
+"""The engine's limit of RPC endpoints: at 16 it aborts."""
 
 
 def tensor_split(counts: Sequence[int]) -> list[float]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from llamacluster.agent import contract
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.metadata import Manifest
+from llamacluster.resources.modelclaim import claim_labels, claim_volume
 from llamacluster.resources.pod import agent_container, pod_template
 
 MODEL_VOLUME = "model"
-CLAIM_VOLUME = "model-claim"
 
 
-def leader_pod(cluster: LlamaCluster, image: str) -> Manifest:
+def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
     """Template of the leader of a group."""
     settings = cluster.spec.leader
     volumes, mounts = _model_volume(cluster)
@@ -20,20 +20,23 @@ def leader_pod(cluster: LlamaCluster, image: str) -> Manifest:
         settings,
         image,
         name=contract.LEADER_CONTAINER,
-        args=contract.leader_args(_options(cluster)),
+        args=contract.leader_args(_options(cluster, plan)),
         ports=[{"name": "http", "containerPort": cluster.spec.server.port}],
         mounts=mounts,
+        memory=plan.leader_memory,
     )
-    return pod_template(cluster, settings, container, volumes)
+    pod = pod_template(cluster, settings, container, volumes)
+    pod["metadata"]["labels"] |= claim_labels(cluster)
+    return pod
 
 
-def _options(cluster: LlamaCluster) -> contract.LeaderOptions:
+def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
     spec, inference = cluster.spec, cluster.spec.inference
     return contract.LeaderOptions(
         model_uri=spec.model.uri,
         model_sha256=spec.model.sha256,
         model_name=cluster.metadata.name,
-        workers=spec.workers.count,
+        layers=plan.layers,
         server_port=spec.server.port,
         context_size=inference.context_size,
         parallel=inference.parallel,
@@ -52,13 +55,7 @@ def _model_volume(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]
     """Volumes and mounts for the model's file, by the kind of its URI."""
     model = cluster.spec.model
     if model.uri.startswith("pvc://"):
-        claim = model.uri.removeprefix("pvc://").split("/", 1)[0]
-        volume = {
-            "name": CLAIM_VOLUME,
-            "persistentVolumeClaim": {"claimName": claim, "readOnly": True},
-        }
-        mount = {"name": CLAIM_VOLUME, "mountPath": contract.CLAIM_DIR, "readOnly": True}
-        return [volume], [mount]
+        return claim_volume(cluster)
     if model.uri.startswith("file://"):
         return [], []
     mount = {"name": MODEL_VOLUME, "mountPath": contract.MODEL_DIR}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.agent import contract
+from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.leaderpod import MODEL_VOLUME, leader_pod
 from llamacluster.resources.metadata import (
+    PLAN_LABEL,
     SPEC_HASH_ANNOTATION,
     TEMPLATE_ANNOTATION,
     Manifest,
@@ -18,18 +20,18 @@ from llamacluster.resources.metadata import (
 from llamacluster.resources.workerpod import worker_pod
 
 
-def leader_worker_set(cluster: LlamaCluster, image: str) -> Manifest:
-    """`replicas` groups of one leader and `workers.count` workers, running `image`.
+def leader_worker_set(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
+    """`replicas` groups of one leader and the plan's workers, running `image`.
 
     restartPolicy None: a container that restarts must not take its whole group with it, because
     the agents heal the group in place. startupPolicy LeaderCreated: a leader is Ready only with its
     workers, so waiting for it before making them would wait for ever.
     """
     template: Manifest = {
-        "size": cluster.spec.workers.count + 1,
+        "size": plan.workers + 1,
         "restartPolicy": "None",
-        "leaderTemplate": leader_pod(cluster, image),
-        "workerTemplate": worker_pod(cluster, image),
+        "leaderTemplate": leader_pod(cluster, image, plan),
+        "workerTemplate": worker_pod(cluster, image, plan),
     }
     if storage := cluster.spec.model.storage:
         claim: Manifest = {
@@ -46,8 +48,9 @@ def leader_worker_set(cluster: LlamaCluster, image: str) -> Manifest:
             "whenScaled": "Retain",
         }
     metadata = object_metadata(cluster, group_set_name(cluster))
+    metadata["labels"][PLAN_LABEL] = plan.inputs_hash
     metadata["annotations"] = {
-        SPEC_HASH_ANNOTATION: digest(_spec_of_pods(cluster)),
+        SPEC_HASH_ANNOTATION: spec_hash(cluster),
         TEMPLATE_ANNOTATION: json.dumps(template, separators=(",", ":")),
     }
     return {
@@ -71,8 +74,7 @@ def keep_running(desired: Manifest, live: Manifest | None) -> Manifest:
     next change of the spec. The templates are those that were made then, from an annotation: what
     somebody else has changed in them since is taken back.
     """
-    wanted = desired["metadata"]["annotations"]
-    there = live["metadata"].get("annotations", {}) if live else {}
+    wanted, there = desired["metadata"]["annotations"], _annotations(live)
     if wanted[SPEC_HASH_ANNOTATION] != there.get(SPEC_HASH_ANNOTATION):
         return desired
     text = there.get(TEMPLATE_ANNOTATION, "")
@@ -84,17 +86,44 @@ def keep_running(desired: Manifest, live: Manifest | None) -> Manifest:
         **desired,
         "metadata": {
             **desired["metadata"],
+            "labels": {
+                **desired["metadata"]["labels"],
+                PLAN_LABEL: running_plan(live) or "",
+            },
             "annotations": {**wanted, TEMPLATE_ANNOTATION: text},
         },
         "spec": {**desired["spec"], "leaderWorkerTemplate": template},
     }
 
 
-def running_image(group_set: Manifest) -> str:
-    """The engine image of the groups."""
-    template = group_set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]
-    image: str = template["spec"]["containers"][0]["image"]
-    return image
+def running_image(group_set: Manifest) -> str | None:
+    """The engine image of the groups; None if somebody has taken their containers away."""
+    containers = group_set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"]
+    return next((c["image"] for c in containers if c["name"] == contract.LEADER_CONTAINER), None)
+
+
+def running_plan(group_set: Manifest | None) -> str | None:
+    """Inputs hash of the plan that the groups were made from."""
+    return group_set["metadata"].get("labels", {}).get(PLAN_LABEL) if group_set else None
+
+
+def runs_this_spec(cluster: LlamaCluster, group_set: Manifest | None) -> bool:
+    """Whether the groups were made from the newest spec, by whatever version of the operator."""
+    return _annotations(group_set).get(SPEC_HASH_ANNOTATION) == spec_hash(cluster)
+
+
+def workers_of(group_set: Manifest | None) -> int:
+    """Workers of each group; 0 while there is no LeaderWorkerSet."""
+    return int(group_set["spec"]["leaderWorkerTemplate"]["size"]) - 1 if group_set else 0
+
+
+def spec_hash(cluster: LlamaCluster) -> str:
+    """Digest of what the user asked of the pods."""
+    return digest(_spec_of_pods(cluster))
+
+
+def _annotations(group_set: Manifest | None) -> dict[str, str]:
+    return group_set["metadata"].get("annotations", {}) if group_set else {}
 
 
 def _spec_of_pods(cluster: LlamaCluster) -> Manifest:

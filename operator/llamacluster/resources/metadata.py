@@ -24,9 +24,17 @@ SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 """On the LeaderWorkerSet: the digest of the part of the spec that its pods are made from."""
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
 """On the LeaderWorkerSet: the pod templates that were made from that spec, as JSON."""
+PLAN_LABEL = f"{GROUP}/plan"
+"""On the LeaderWorkerSet: the inputs hash of the plan that its pod templates were made from."""
+MODEL_CLAIM_LABEL = f"{GROUP}/model-claim"
+"""On pods that mount the user's claim with the model: the digest of its name."""
 
+JOB_UID_LABEL = "batch.kubernetes.io/controller-uid"
+"""Set by Kubernetes on the pods of a Job."""
 LWS_GROUP_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/group-index"
 LWS_WORKER_INDEX_LABEL = "leaderworkerset.sigs.k8s.io/worker-index"
+LWS_SIZE_ANNOTATION = "leaderworkerset.sigs.k8s.io/size"
+"""On every pod of a group: how many pods the group has."""
 
 
 def digest(value: Any) -> str:
@@ -48,6 +56,11 @@ def service_name(cluster: LlamaCluster) -> str:
     return cluster.metadata.name
 
 
+def plan_job_name(cluster: LlamaCluster, inputs_hash: str) -> str:
+    """Name of the Job that plans."""
+    return f"{cluster.metadata.name}-{contract.PLAN_CONTAINER}-{inputs_hash}"
+
+
 def labels(cluster: LlamaCluster) -> dict[str, str]:
     """Labels of every object of a LlamaCluster. None of them changes during its life."""
     return {
@@ -64,6 +77,14 @@ def leader_selector(cluster: LlamaCluster) -> dict[str, str]:
         CLUSTER_LABEL: cluster.metadata.name,
         COMPONENT_LABEL: contract.LEADER_CONTAINER,
         LWS_WORKER_INDEX_LABEL: "0",
+    }
+
+
+def plan_selector(cluster: LlamaCluster) -> dict[str, str]:
+    """Labels that select the plan's Jobs."""
+    return {
+        CLUSTER_LABEL: cluster.metadata.name,
+        COMPONENT_LABEL: contract.PLAN_CONTAINER,
     }
 
 

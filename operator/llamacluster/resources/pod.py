@@ -1,4 +1,4 @@
-"""What leader and worker pods have in common: security, probes, scheduling."""
+"""What the pods of the engine image have in common: security, probes, scheduling."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from llamacluster.agent import contract
+from llamacluster.api.quantity import to_bytes
 from llamacluster.api.scheduling import PodSettings
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import (
@@ -72,20 +73,16 @@ def agent_container(
     args: list[str],
     ports: list[Manifest],
     mounts: list[Manifest],
+    memory: str,
 ) -> Manifest:
-    """A container of the engine image in which the agent runs as `name`."""
-    container: Manifest = {
-        "name": name,
-        "image": image,
-        # Kubernetes expands $(NAME) in arguments and takes $$ for $; a user's text is meant as it
-        # stands.
-        "args": [arg.replace("$", "$$") for arg in args],
+    """A container in which the agent runs a part of a group and answers for it.
+
+    `memory` is its memory limit if the user gave none.
+    """
+    return {
+        **engine_container(cluster, image, name=name, args=args, mounts=mounts),
         "ports": [*ports, {"name": "agent", "containerPort": contract.AGENT_PORT}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "resources": _resources(settings, memory),
         # The agent answers for its engine. Nothing ever connects to the RPC port to see whether it
         # is open: the RPC server would take the probe for its leader and turn the leader away.
         "readinessProbe": {
@@ -100,13 +97,43 @@ def agent_container(
             "timeoutSeconds": 5,
             "failureThreshold": 6,
         },
+    }
+
+
+def engine_container(
+    cluster: LlamaCluster, image: str, *, name: str, args: list[str], mounts: list[Manifest]
+) -> Manifest:
+    """A container of the engine image in which the agent runs as `name`."""
+    container: Manifest = {
+        "name": name,
+        "image": image,
+        # Kubernetes expands $(NAME) in arguments and takes $$ for $; a user's text is meant as it
+        # stands.
+        "args": [arg.replace("$", "$$") for arg in args],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
         "volumeMounts": [{"name": "tmp", "mountPath": contract.SCRATCH_DIR}, *mounts],
     }
     if cluster.spec.image_pull_policy:
         container["imagePullPolicy"] = cluster.spec.image_pull_policy.value
-    if resources := as_manifest(settings.resources):
-        container["resources"] = resources
     return container
+
+
+def _resources(settings: PodSettings, memory: str) -> Manifest:
+    """The user's resources; without a memory limit, with the plan's as limit and request."""
+    resources = as_manifest(settings.resources)
+    limits, requests = resources.get("limits", {}), resources.get("requests", {})
+    if "memory" in limits:
+        return resources
+    own = requests.get("memory")
+    fits = own is not None and to_bytes(own) <= to_bytes(memory)
+    return {
+        "limits": {**limits, "memory": memory},
+        "requests": {**requests, "memory": own if fits else memory},
+    }
 
 
 def _scheduling(cluster: LlamaCluster, settings: PodSettings) -> Manifest:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from llamacluster.agent import contract
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.pod import agent_container, pod_template
 
 
-def worker_pod(cluster: LlamaCluster, image: str) -> Manifest:
+def worker_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
     """Template of all workers of a group; they are alike but for their index."""
     settings = cluster.spec.workers
     container = agent_container(
@@ -19,5 +19,6 @@ def worker_pod(cluster: LlamaCluster, image: str) -> Manifest:
         args=contract.worker_args(contract.WorkerOptions(threads=settings.threads)),
         ports=[{"name": "rpc", "containerPort": contract.RPC_PORT}],
         mounts=[],
+        memory=plan.worker_memory,
     )
     return pod_template(cluster, settings, container, volumes=[])

@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Lock
 
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import AttachRequest, EngineBuild, WorkerStatus
+from llamacluster.agent.contract import AttachRequest, EngineBuild, HeldMemory, WorkerStatus
 from llamacluster.agent.engine import EngineHttp
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.reasons import GroupError
 
 BUILD: EngineBuild = {"version": "0.7.0", "build": "aaaa"}
+HELD: HeldMemory = {"residentBytes": 3 << 20, "peakBytes": 4 << 20}
 
 
 class FastClock(Clock):
@@ -113,6 +114,7 @@ class FakePeers(Peers):
             "message": f"message of {name}",
             "threads": 2,
             "memoryLimitBytes": 1 << 30,
+            "memory": HELD,
             "engine": self.builds.get(name, BUILD),
             "child": None,
         }

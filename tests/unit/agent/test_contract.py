@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from llamacluster.agent.contract import (
     LeaderOptions,
+    PlanOptions,
     WorkerOptions,
     leader_args,
     parse,
+    plan_args,
     worker_args,
 )
 
@@ -22,7 +24,7 @@ numbers = st.integers(1, 1 << 31)
     st.builds(
         LeaderOptions,
         model_uri=texts,
-        workers=st.integers(1, 15),
+        layers=st.lists(st.integers(1, 200), min_size=1, max_size=15).map(tuple),
         context_size=numbers,
         parallel=numbers,
         batch_size=numbers,
@@ -43,6 +45,28 @@ def test_leader_options_come_back_from_their_arguments(options: LeaderOptions) -
     assert parse(leader_args(options)) == options
 
 
+@given(
+    st.builds(
+        PlanOptions,
+        model_uri=texts,
+        context_size=numbers,
+        parallel=numbers,
+        workers=st.none() | st.integers(1, 15),
+        worker_memory=st.none() | numbers,
+        worker_cpu=st.none() | numbers,
+        leader_memory=st.none() | numbers,
+        batch_size=numbers,
+        ubatch_size=numbers,
+        cache_type_k=texts,
+        cache_type_v=texts,
+        embeddings=st.booleans(),
+        extra_args=st.lists(st.text(max_size=20)).map(tuple),
+    )
+)
+def test_plan_options_come_back_from_their_arguments(options: PlanOptions) -> None:
+    assert parse(plan_args(options)) == options
+
+
 @given(st.builds(WorkerOptions, threads=st.none() | numbers, host=texts))
 def test_worker_options_come_back_from_their_arguments(options: WorkerOptions) -> None:
     assert parse(worker_args(options)) == options
@@ -55,8 +79,10 @@ def test_worker_options_come_back_from_their_arguments(options: WorkerOptions) -
         ["follower"],
         ["worker", "--threads=0"],
         ["worker", "--thread=1"],
-        ["leader", "--model-uri=u", "--workers=16", "--context-size=1", "--parallel=1"],
-        ["leader", "--workers=1", "--context-size=1", "--parallel=1"],
+        ["leader", "--model-uri=u", "--layers=2,0", "--context-size=1", "--parallel=1"],
+        ["leader", "--model-uri=u", f"--layers=1{15 * ',1'}", "--context-size=1", "--parallel=1"],
+        ["leader", "--layers=1", "--context-size=1", "--parallel=1"],
+        ["plan", "--model-uri=u", "--workers=16", "--context-size=1", "--parallel=1"],
     ],
 )
 def test_wrong_arguments_are_refused(wrong: list[str]) -> None:

@@ -14,8 +14,9 @@ from threading import Event, Thread
 
 import pytest
 
-from llamacluster.agent.fetch import ModelStore, Redirects, shards, shown
+from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.log import Log
+from llamacluster.agent.source import Redirects, shards, shown
 from llamacluster.planning.reasons import GroupError, Reason
 
 CONTENT = bytes(range(256)) * 20_000

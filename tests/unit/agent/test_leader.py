@@ -18,7 +18,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.status import FAILURE_SHOWN_SECONDS, GroupStatus
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model import Shape, write
-from tests.unit.agent.fakes import BUILD, FakeHttp, FakeLauncher, FakePeers, FastClock
+from tests.unit.agent.fakes import BUILD, HELD, FakeHttp, FakeLauncher, FakePeers, FastClock
 
 
 class Running:
@@ -33,11 +33,11 @@ class Running:
         self.log = StringIO()
         self.thread: Thread | None = None
 
-    def start(self, workers: int = 2, extra_args: tuple[str, ...] = ()) -> None:
+    def start(self, layers: tuple[int, ...] = (3, 2), extra_args: tuple[str, ...] = ()) -> None:
         clock, log, stopping = FastClock(), Log("leader", self.log), Event()
         folder = self.model.parent
         self.leader = Leader(
-            LeaderOptions(f"file://{self.model}", workers, 1024, 2, extra_args=extra_args),
+            LeaderOptions(f"file://{self.model}", layers, 1024, 2, extra_args=extra_args),
             "x-0.x.ns",
             "llama-server",
             threads=1,
@@ -47,6 +47,7 @@ class Running:
             peers=self.peers,
             launcher=self.launcher,
             http=self.http,
+            held_memory=lambda _: HELD,
             clock=clock,
             log=log,
             stopping=stopping,
@@ -224,10 +225,18 @@ def test_a_file_that_is_no_model_is_told(running: Running) -> None:
     assert "begins with b'<htm'" in running.until_reason(Reason.ModelInvalid)["message"]
 
 
-def test_more_workers_than_layers_are_refused(running: Running) -> None:
-    running.start(workers=6)
-    message = running.until_reason(Reason.TooManyWorkers)["message"]
-    assert "5 layers (with the output layer) cannot be spread over 6 workers" in message
+def test_another_model_than_the_planned_one_is_refused(running: Running) -> None:
+    running.start(layers=(3, 3))
+    message = running.until_reason(Reason.ModelChanged)["message"]
+    assert "model.gguf has 4 layers and an output layer, but the plan is for 6" in message
+
+
+def test_what_the_engines_hold_is_told(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    status = running.until(lambda status: all(row["memory"] for row in status["workers"]))
+    assert [row["memory"] for row in status["workers"]] == [HELD, HELD]
+    assert status["memory"] == HELD
 
 
 def test_stop_makes_unready_and_ends_the_engine_gently(running: Running) -> None:

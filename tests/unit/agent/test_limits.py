@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def limits(root: Path, files: dict[str, str], own: str = "0::/", cpus: int = 16)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content + "\n")
     (root / "own").write_text(own + "\n")
-    return Limits(root / "cgroup", root / "own", cpus)
+    return Limits(root / "cgroup", root / "own", cpus, root / "processes")
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,18 @@ def test_without_any_cgroup_the_cpus_count(tmp_path: Path) -> None:
 
 def test_this_machine_can_be_read() -> None:
     assert Limits().threads() >= 1
+
+
+def test_held_memory_is_that_of_the_process_and_the_peak_of_the_cgroup(tmp_path: Path) -> None:
+    found = limits(tmp_path, {"memory.peak": "5000000"})
+    process = tmp_path / "processes" / "7"
+    process.mkdir(parents=True)
+    (process / "status").write_text("Name:\tggml\nVmRSS:\t 99 kB\nRssAnon:\t   12 kB\n")
+    assert found.held_memory(7) == {"residentBytes": 12288, "peakBytes": 5000000}
+    assert found.held_memory(8) is None
+
+
+def test_held_memory_of_this_very_process_is_some() -> None:
+    held = Limits().held_memory(os.getpid())
+    assert held is not None
+    assert held["residentBytes"] > 1 << 20

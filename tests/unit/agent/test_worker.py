@@ -15,7 +15,7 @@ from llamacluster.agent.contract import ATTACH, READYZ, STATUS, AttachRequest
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.worker import Worker
-from tests.unit.agent.fakes import BUILD, FakeLauncher, FastClock
+from tests.unit.agent.fakes import BUILD, HELD, FakeLauncher, FastClock
 
 
 class Running:
@@ -31,6 +31,7 @@ class Running:
             BUILD,
             threads=3,
             memory_limit_bytes=5,
+            held_memory=lambda _: HELD,
             launcher=self.launcher,
             clock=FastClock(),
             log=Log("worker", StringIO()),

@@ -141,6 +141,20 @@ def test_kubectl_get_shows(column: str, path: str) -> None:
     assert "priority" not in columns[column]
 
 
+@pytest.mark.parametrize(
+    ("column", "path", "kind"),
+    [
+        ("Planned-Workers", ".status.plan.workers", "integer"),
+        ("Worker-Memory", ".status.plan.workerMemory", "string"),
+    ],
+)
+def test_kubectl_get_shows_the_plan_if_asked_for_more(column: str, path: str, kind: str) -> None:
+    columns: dict[str, Any] = {c["name"]: c for c in VERSION["additionalPrinterColumns"]}
+    assert (columns[column]["jsonPath"], columns[column]["type"]) == (path, kind)
+    assert columns[column]["priority"] == 1
+    assert path.removeprefix(".") in {path for path, _ in STATUS}
+
+
 def test_status_and_scale_are_subresources_and_their_paths_exist() -> None:
     assert VERSION["subresources"]["status"] == {}
     scale = VERSION["subresources"]["scale"]

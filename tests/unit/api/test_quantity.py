@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacluster.api.quantity import QUANTITY_PATTERN, parse_quantity, to_bytes
+from llamacluster.api.quantity import (
+    QUANTITY_PATTERN,
+    mebibytes,
+    parse_quantity,
+    to_bytes,
+    to_millicpus,
+)
 
 BINARY = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]
 DECIMAL = ["k", "M", "G", "T", "P", "E"]
@@ -81,4 +87,13 @@ def test_the_pattern_of_the_crd_lets_through_what_can_be_parsed(text: str) -> No
 @given(numbers, suffixes)
 def test_bytes_are_rounded_up(number: Decimal, suffix: str) -> None:
     text = f"{number}{suffix}"
-    assert 0 <= to_bytes(text) - parse_quantity(text) < 1
+    largest = Decimal(2**63 - 1)
+    assert 0 <= to_bytes(text) - min(parse_quantity(text), largest) < 1
+    assert 0 <= to_millicpus(text) - min(parse_quantity(text) * 1000, largest) < 1
+
+
+@given(st.integers(0, 2**63))
+def test_mebibytes_hold_all_bytes_and_hardly_more(count: int) -> None:
+    text = mebibytes(count)
+    assert text.endswith("Mi")
+    assert 0 <= parse_quantity(text) - count < 2**20

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any, cast
 
 from llamacluster.agent import contract
-from llamacluster.api.types import GroupPhase, GroupStatus
+from llamacluster.api.types import GroupPhase, GroupStatus, Plan
+from llamacluster.controller.conditions import Verdict
 from llamacluster.controller.observation import Group
+from llamacluster.controller.planner import Found
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
+    JOB_UID_LABEL,
     LWS_GROUP_INDEX_LABEL,
+    LWS_SIZE_ANNOTATION,
     LWS_WORKER_INDEX_LABEL,
 )
-from tests.build import IMAGE, Manifest
+from tests.build import IMAGE, Manifest, a_plan
 
 NOW = "2026-11-22T12:00:00Z"
 EARLIER = "2026-11-22T11:00:00Z"
@@ -25,6 +29,7 @@ def pod(
     phase: str = "Running",
     ready: bool = False,
     deleting: bool = False,
+    size: int | None = None,
     state: Manifest | None = None,
     last_state: Manifest | None = None,
     conditions: list[Manifest] | None = None,
@@ -44,6 +49,8 @@ def pod(
     }
     if deleting:
         metadata["deletionTimestamp"] = NOW
+    if size is not None:
+        metadata["annotations"] = {LWS_SIZE_ANNOTATION: str(size + 1)}
     container = {
         "name": role,
         "image": IMAGE,
@@ -64,6 +71,26 @@ def pod(
             **status,
         },
     }
+
+
+def plan_pod(
+    *,
+    state: Manifest | None = None,
+    last_state: Manifest | None = None,
+    job_uid: str = "job",
+    created: str = NOW,
+    **status: Any,
+) -> Manifest:
+    """A pod of LlamaCluster x's planner; by default it runs."""
+    made = pod(state=state, last_state=last_state, **status)
+    made["metadata"] |= {
+        "name": f"x-plan-{job_uid}-{created}",
+        "labels": {CLUSTER_LABEL: "x", JOB_UID_LABEL: job_uid},
+        "creationTimestamp": created,
+    }
+    for container in made["status"]["containerStatuses"]:
+        container["name"] = contract.PLAN_CONTAINER
+    return made
 
 
 def unschedulable_pod(worker: int = 0, message: str = "0/3 nodes: too little memory") -> Manifest:
@@ -92,8 +119,17 @@ def leader_status(
     reason: str = "WaitingForWorkers",
     message: str = "waiting for worker x-group-0-1",
     attached: int = 0,
+    held: list[int] | None = None,
+    leader_held: int | None = None,
+    placed: list[tuple[int, int, int]] | None = None,
 ) -> contract.LeaderStatus:
-    """What the leader's agent says, as far as the operator reads it."""
+    """What the leader's agent says, as far as the operator reads it: `held` and `placed` (weights,
+    context, compute) are bytes of each worker."""
+
+    def memory(count: int | None) -> Manifest | None:
+        return None if count is None else {"residentBytes": count, "peakBytes": None}
+
+    parts = ("modelBytes", "contextBytes", "computeBytes")
     return cast(
         "contract.LeaderStatus",
         {
@@ -101,7 +137,12 @@ def leader_status(
             "phase": phase.value,
             "reason": reason,
             "message": message,
-            "workers": [{"attached": index < attached} for index in range(2)],
+            "workers": [
+                {"attached": index < attached, "memory": memory(held[index] if held else None)}
+                for index in range(len(held or [0, 0]))
+            ],
+            "memory": memory(leader_held),
+            "placement": [dict(zip(parts, row, strict=True)) for row in placed or []],
             "engine": {"version": "b9000", "build": "abc"},
         },
     )
@@ -124,3 +165,13 @@ def group_status(
 ) -> GroupStatus:
     """What was or is said of a group."""
     return GroupStatus(index=index, phase=phase, reason=reason, message=message, since=since)
+
+
+PLANNED = Verdict("Planned", True, "Planned", "8 layers over 2 workers")
+PLANNING = Verdict("Planned", None, "Planning", "Job x-plan-hash plans")
+DOES_NOT_FIT = Verdict("Planned", False, "DoesNotFit", "500Mi too little")
+
+
+def found(plan: Plan | None = None) -> Found:
+    """A plan that fits."""
+    return Found(PLANNED, plan or a_plan())

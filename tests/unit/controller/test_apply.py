@@ -19,10 +19,10 @@ from llamacluster.controller.apply import (
 from llamacluster.resources.leaderworkerset import leader_worker_set
 from llamacluster.resources.metadata import DESIRED_HASH_ANNOTATION
 from llamacluster.resources.service import service
-from tests.build import IMAGE, Manifest, llama_cluster
+from tests.build import IMAGE, Manifest, a_plan, llama_cluster
 
 LIMITED = {"count": 2, "resources": {"limits": {"cpu": "1000m", "memory": "1.5Gi"}}}
-WANTED = with_digest(leader_worker_set(llama_cluster(workers=LIMITED), IMAGE))
+WANTED = with_digest(leader_worker_set(llama_cluster(workers=LIMITED), IMAGE, a_plan()))
 
 
 def live(**changes: Any) -> Manifest:
@@ -116,7 +116,7 @@ def test_a_changed_wish_is_a_difference_even_where_it_only_takes_away() -> None:
 
 @given(st.permutations(list(WANTED["spec"])))
 def test_the_digest_does_not_depend_on_the_order_of_fields(order: list[str]) -> None:
-    wanted = leader_worker_set(llama_cluster(workers=LIMITED), IMAGE)
+    wanted = leader_worker_set(llama_cluster(workers=LIMITED), IMAGE, a_plan())
     shuffled = {**wanted, "spec": {key: wanted["spec"][key] for key in order}}
     assert with_digest(shuffled)["metadata"] == WANTED["metadata"]
 

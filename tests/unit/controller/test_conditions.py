@@ -19,7 +19,14 @@ from llamacluster.controller.conditions import (
     verdicts,
     with_history,
 )
-from tests.unit.controller.build import EARLIER, NOW, group_status
+from tests.unit.controller.build import (
+    DOES_NOT_FIT,
+    EARLIER,
+    NOW,
+    PLANNED,
+    PLANNING,
+    group_status,
+)
 
 DONE = Rollout(wanted=2, updated=2, observed=True)
 ONE = Rollout(wanted=1, updated=1, observed=True)
@@ -105,7 +112,7 @@ def test_ready(
     reason: str,
     message: str,
 ) -> None:
-    verdict = ready(groups, rollout)
+    verdict = ready(groups, rollout, PLANNED)
     assert (verdict.status, verdict.reason) == (status, reason)
     assert message in verdict.message
 
@@ -125,7 +132,7 @@ def test_ready(
 def test_progressing(
     case: str, groups: list[GroupStatus], rollout: Rollout, status: bool, reason: str
 ) -> None:
-    verdict = progressing(groups, rollout)
+    verdict = progressing(groups, rollout, PLANNED)
     assert (verdict.status, verdict.reason) == (status, reason)
 
 
@@ -140,7 +147,7 @@ def test_progressing(
     ids=lambda value: value if isinstance(value, str) and " " in value else "",
 )
 def test_degraded(case: str, groups: list[GroupStatus], status: bool, reason: str) -> None:
-    verdict = degraded(groups)
+    verdict = degraded(groups, PLANNED, None)
     assert (verdict.status, verdict.reason) == (status, reason)
 
 
@@ -169,22 +176,63 @@ group_statuses = st.lists(
 rollouts = st.builds(Rollout, st.integers(0, 4), st.integers(0, 4), observed=st.booleans())
 
 
-@given(group_statuses, rollouts)
+plans = st.sampled_from([PLANNED, PLANNING, DOES_NOT_FIT])
+
+
+@given(group_statuses, rollouts, plans, st.sampled_from([None, "worker 1 holds more"]))
 def test_every_condition_says_a_reason_and_a_message(
-    groups: list[GroupStatus], rollout: Rollout
+    groups: list[GroupStatus], rollout: Rollout, planned: Verdict, drift: str | None
 ) -> None:
-    found = verdicts(groups, rollout)
-    assert [verdict.type for verdict in found] == ["Ready", "Progressing", "Degraded"]
+    found = verdicts(groups, rollout, planned, drift)
+    assert [verdict.type for verdict in found] == ["Ready", "Progressing", "Degraded", "Planned"]
     assert all(verdict.reason and verdict.message for verdict in found)
 
 
-@given(group_statuses, rollouts)
+@given(group_statuses, rollouts, plans)
 def test_ready_means_that_every_wanted_group_answers_with_the_newest_spec(
-    groups: list[GroupStatus], rollout: Rollout
+    groups: list[GroupStatus], rollout: Rollout, planned: Verdict
 ) -> None:
     answering = {g.index for g in groups if g.phase is GroupPhase.READY}
     whole = rollout.wanted > 0 and set(range(rollout.wanted)) <= answering
-    assert ready(groups, rollout).status == (whole and rollout.complete)
+    newest = planned is PLANNED and rollout.complete
+    assert ready(groups, rollout, planned).status == (whole and newest)
+
+
+SERVING = [group_status(0), group_status(1)]
+
+
+def test_a_plan_on_its_way_is_progress_and_nothing_to_worry_about() -> None:
+    found = verdicts(SERVING, DONE, PLANNING, None)
+    assert [(v.type, v.status, v.reason) for v in found] == [
+        ("Ready", False, "Planning"),
+        ("Progressing", True, "Planning"),
+        ("Degraded", False, "AsExpected"),
+        ("Planned", None, "Planning"),
+    ]
+
+
+def test_a_model_that_does_not_fit_is_said_by_every_condition() -> None:
+    found = verdicts(SERVING, DONE, DOES_NOT_FIT, None)
+    assert {verdict.reason for verdict in found} == {"DoesNotFit"}
+    assert {verdict.message for verdict in found} == {DOES_NOT_FIT.message}
+    assert [v.status for v in found] == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("groups", "planned", "drift", "reason"),
+    [
+        ([failed(0)], DOES_NOT_FIT, "drift", "OutOfMemory"),
+        ([unschedulable(0)], DOES_NOT_FIT, "drift", "DoesNotFit"),
+        ([unschedulable(0)], PLANNED, "drift", "Unschedulable"),
+        (SERVING, PLANNED, "drift", "PlanDrift"),
+        (SERVING, PLANNING, "drift", "PlanDrift"),
+    ],
+)
+def test_degraded_tells_the_worst_first(
+    groups: list[GroupStatus], planned: Verdict, drift: str, reason: str
+) -> None:
+    verdict = degraded(groups, planned, drift)
+    assert (verdict.status, verdict.reason) == (True, reason)
 
 
 def condition(status: ConditionStatus, reason: str = "Loading") -> Condition:
@@ -206,3 +254,15 @@ def test_the_transition_time_moves_with_the_status_alone() -> None:
     assert kept.last_transition_time == EARLIER
     assert moved.last_transition_time == new.last_transition_time == NOW
     assert (kept.reason, kept.observed_generation) == ("Probing", 2)
+
+
+def test_what_nothing_was_found_of_stays() -> None:
+    planned = condition(ConditionStatus.TRUE).model_copy(update={"type": "Planned"})
+    found = with_history(refused("Rejected", "m"), [planned], 2, NOW)
+    assert [c.type for c in found] == ["Ready", "Progressing", "Degraded", "Planned"]
+    assert found[-1] == planned
+
+
+def test_what_is_not_known_yet_is_unknown() -> None:
+    [condition] = with_history([PLANNING], [], 1, NOW)
+    assert condition.status is ConditionStatus.UNKNOWN

@@ -30,7 +30,7 @@ class FakeServer:
         self.fake.edit(SERVICES, self.namespace, name, changes)
 
     def delete_service(self, name: str) -> None:
-        self.fake.delete(SERVICES, self.namespace, name)
+        self.fake.remove(SERVICES, self.namespace, name)
 
 
 class TestFakeKubeApi(KubeApiBehaviour):

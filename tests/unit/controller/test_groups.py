@@ -211,3 +211,12 @@ def test_pods_are_sorted_into_groups_by_leaderworkersets_labels() -> None:
     assert (first.index, first.leader, first.workers) == (0, pods[1], {})
     assert (second.index, second.leader) == (1, None)
     assert second.pods == [pods[3], pods[0]]
+
+
+def test_a_group_of_a_former_size_is_known_by_its_pods() -> None:
+    older, newer = sorted_into_groups([pod(0, size=5), pod(1, size=5), pod(0, group=1)], 2)
+    assert (older.size, newer.size) == (5, 2)
+
+
+def test_the_planners_pod_belongs_to_no_group() -> None:
+    assert sorted_into_groups([build.plan_pod()], 2) == []

@@ -2,95 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 from structlog.testing import capture_logs
 
 from llamacluster.agent import contract
-from llamacluster.api.types import Condition, EngineStatus, LlamaClusterStatus
+from llamacluster.api.types import EngineStatus
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
     LLAMACLUSTERS,
-    PODS,
     SERVICES,
     ApiError,
 )
-from llamacluster.controller.reconcile import (
-    LATER_SECONDS,
-    REFUSED_SECONDS,
-    SOON_SECONDS,
-    Reconciler,
-)
-from tests.build import IMAGE, Manifest, stored
-from tests.fakekubeapi import FakeKubeApi
+from llamacluster.controller.reconcile import REFUSED_SECONDS
+from llamacluster.controller.status import LATER_SECONDS, SETTLED_SECONDS, SOON_SECONDS
+from tests.build import IMAGE, plan_answer
 from tests.unit.controller.build import leader_status, pod
-
-
-@dataclass
-class AgentsSay:
-    """Agents that answer what a test says, by the name of the leader's pod."""
-
-    statuses: dict[str, contract.LeaderStatus] = field(default_factory=dict)
-
-    async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
-        return self.statuses.get(pod["metadata"]["name"])
-
-
-@dataclass
-class World:
-    """An API server with a LlamaCluster x, and the operator."""
-
-    api: FakeKubeApi = field(default_factory=FakeKubeApi)
-    agents: AgentsSay = field(default_factory=AgentsSay)
-    now: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)
-
-    def creates(self, **fields: Any) -> None:
-        """A person makes the LlamaCluster."""
-        self.api.put(LLAMACLUSTERS, stored(**fields))
-
-    async def reconcile(self) -> float | None:
-        """One reconcile by an operator that just started: it keeps nothing in memory."""
-        return await Reconciler(self.api, self.agents, IMAGE, clock=lambda: self.now)("ns/x")
-
-    async def writes(self) -> int:
-        """Writes of one more reconcile."""
-        before = self.api.writes
-        await self.reconcile()
-        return self.api.writes - before
-
-    def rolled_out(self, groups: int = 1) -> None:
-        """LeaderWorkerSet has done its work."""
-        group_set = self.api.objects["leaderworkersets", "ns", "x-group"]
-        group_set["status"] = {
-            "observedGeneration": group_set["metadata"]["generation"],
-            "updatedReplicas": groups,
-        }
-
-    def pods(self, *pods: Manifest) -> None:
-        """These pods are there, as far as the API server knows."""
-        for one in pods:
-            self.api.put(PODS, one)
-
-    def stored(self, what: Any, name: str = "x") -> Manifest:
-        return self.api.objects[what.name, "ns", name]
-
-    def status(self) -> LlamaClusterStatus:
-        return LlamaClusterStatus.model_validate(self.stored(LLAMACLUSTERS)["status"])
-
-    def condition(self, type_: str = "Ready") -> Condition:
-        return next(c for c in self.status().conditions if c.type == type_)
-
-    def events(self) -> list[tuple[str, str]]:
-        """Type and reason of each event, in order."""
-        return [
-            (stored["type"], stored["reason"])
-            for (plural, _, _), stored in self.api.objects.items()
-            if plural == EVENTS.name
-        ]
+from tests.unit.controller.world import World
 
 
 @pytest.fixture
@@ -125,6 +55,8 @@ async def test_a_group_becomes_ready_and_is_left_alone(world: World) -> None:
     assert world.condition().reason == "Loading"
 
     world.pods(pod(0, ready=True))
+    assert await world.reconcile() == SETTLED_SECONDS
+    world.now += timedelta(seconds=SETTLED_SECONDS)
     assert await world.reconcile() is None
     status = world.status()
     assert world.condition().status == "True"
@@ -145,6 +77,7 @@ async def test_each_transition_is_an_event_and_a_loss_is_a_warning(world: World)
     world.agents.statuses["x-group-0"] = leader_status()
     await world.reconcile()
     assert world.events() == [
+        ("Normal", "Planned"),
         ("Normal", "PodsPending"),
         ("Normal", "Ready"),
         ("Warning", "WaitingForWorkers"),
@@ -162,7 +95,7 @@ async def test_a_new_message_alone_is_a_status_and_no_event(world: World) -> Non
         )
         await world.reconcile()
     assert world.condition().message == "2 of 40 GB"
-    assert [reason for _, reason in world.events()] == ["PodsPending", "Downloading"]
+    assert [reason for _, reason in world.events()] == ["Planned", "PodsPending", "Downloading"]
 
 
 async def test_it_looks_often_at_first_and_seldom_after_a_while(world: World) -> None:
@@ -181,10 +114,10 @@ async def test_a_deleted_cluster_is_left_to_the_garbage_collector(
     world.creates()
     await world.reconcile()
     if removed:
-        world.api.delete(LLAMACLUSTERS, "ns", "x")
+        world.api.remove(LLAMACLUSTERS, "ns", "x")
     else:
         world.stored(LLAMACLUSTERS)["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
-    world.api.delete(SERVICES, "ns", "x")
+    world.api.remove(SERVICES, "ns", "x")
     assert await world.reconcile() is None
     assert await world.writes() == 0
 
@@ -196,8 +129,10 @@ async def test_a_newer_operator_restarts_nothing_until_the_spec_changes(world: W
         return {pod["spec"]["containers"][0]["image"] for pod in pods}
 
     async def reconcile_with(image: str) -> None:
-        await Reconciler(world.api, world.agents, image, clock=lambda: world.now)("ns/x")
+        world.image = image
+        await world.reconcile()
 
+    world.image = "engine:1"
     world.creates()
     await reconcile_with("engine:1")
     await reconcile_with("engine:2")
@@ -219,7 +154,11 @@ async def test_a_newer_operator_restarts_nothing_until_the_spec_changes(world: W
     assert template["size"] == 3
     assert images() == {"engine:1"}
 
+    assert world.jobs() == []
     world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": {"inference": {"contextSize": 64}}})
+    await reconcile_with("engine:2")
+    assert images() == {"engine:1"}
+    world.planner(plan_answer())
     await reconcile_with("engine:2")
     assert images() == {"engine:2"}
 
@@ -227,7 +166,7 @@ async def test_a_newer_operator_restarts_nothing_until_the_spec_changes(world: W
 async def test_an_object_that_is_gone_is_made_again(world: World) -> None:
     world.creates()
     await world.reconcile()
-    world.api.delete(LEADERWORKERSETS, "ns", "x-group")
+    world.api.remove(LEADERWORKERSETS, "ns", "x-group")
     assert await world.writes() == 1
 
 
@@ -261,7 +200,7 @@ async def test_a_foreign_service_is_not_touched_and_said_until_it_is_gone(world:
     world.now += timedelta(hours=1)
     assert await world.reconcile() == REFUSED_SECONDS
 
-    world.api.delete(SERVICES, "ns", "x")
+    world.api.remove(SERVICES, "ns", "x")
     await world.reconcile()
     assert world.condition().reason == "PodsPending"
     assert world.condition("Degraded").status == "False"
@@ -270,7 +209,7 @@ async def test_a_foreign_service_is_not_touched_and_said_until_it_is_gone(world:
 async def test_objects_of_a_predecessor_are_waited_for(world: World) -> None:
     world.creates()
     await world.reconcile()
-    world.api.put(LLAMACLUSTERS, stored(uid="22222222-2222-2222-2222-222222222222"))
+    world.creates(uid="22222222-2222-2222-2222-222222222222")
     assert await world.reconcile() == SOON_SECONDS
     assert world.condition().reason == "PredecessorRemains"
     assert world.condition("Progressing").status == "True"
@@ -334,11 +273,12 @@ async def test_an_event_that_is_refused_is_not_worth_a_failure(world: World) -> 
 
 
 async def test_a_stored_spec_that_the_api_does_not_know_is_said(world: World) -> None:
-    world.creates(topology="Moebius")
+    world.creates_unplanned(topology="Moebius")
     assert await world.reconcile() is None
     assert world.condition().reason == "InvalidSpec"
     assert "spec.topology" in world.condition().message
     assert (SERVICES.name, "ns", "x") not in world.api.objects
+    assert world.jobs() == []
     assert await world.writes() == 0
 
 
@@ -347,7 +287,7 @@ async def test_a_stored_status_that_the_api_does_not_know_is_made_anew(
     world: World, topology: str
 ) -> None:
     strange = {"groups": [{"index": 0, "phase": "Dancing", "reason": "r", "since": "s"}]}
-    world.creates(topology=topology, status=strange)
+    world.creates_unplanned(topology=topology, status=strange)
     await world.reconcile()
     assert world.condition().status == "False"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacluster.planning.split import assigned_device, equal_layers, tensor_split
+from llamacluster.planning.split import assigned_device, tensor_split
 
 counts = st.lists(st.integers(1, 200), min_size=1, max_size=15)
 
@@ -30,18 +30,6 @@ def test_a_boundary_bears_an_error_of_almost_half_a_layer(wanted: list[int], err
     shifted[-1] -= error
     devices = assigned_device(shifted, sum(wanted) - 1)
     assert [devices.count(device) for device in range(len(wanted))] == wanted
-
-
-@given(st.integers(0, 500), st.integers(1, 15))
-def test_equal_layers_are_all_layers_and_differ_by_at_most_one(blocks: int, workers: int) -> None:
-    if workers > blocks + 1:
-        with pytest.raises(ValueError, match=f"cannot be spread over {workers} workers"):
-            equal_layers(blocks, workers)
-        return
-    spread = equal_layers(blocks, workers)
-    assert sum(spread) == blocks + 1
-    assert spread == sorted(spread, reverse=True)
-    assert max(spread) - min(spread) <= 1
 
 
 def test_weights_as_they_are_given_to_the_engine() -> None:

@@ -59,7 +59,10 @@ inferences = st.fixed_dictionaries({}, optional={
 clusters: st.SearchStrategy[LlamaCluster] = st.fixed_dictionaries(
     {
         "model": models,
-        "workers": st.fixed_dictionaries({"count": st.integers(1, 15)}, optional=pod_settings),
+        "workers": st.one_of(
+            st.fixed_dictionaries({"count": st.integers(1, 15)}, optional=pod_settings),
+            st.just({"resources": {"limits": {"cpu": "500m", "memory": "1.5Gi"}}}),
+        ),
     },
     optional={
         "replicas": st.integers(0, 10),

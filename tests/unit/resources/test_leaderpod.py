@@ -6,12 +6,15 @@ import pytest
 
 from llamacluster.agent import contract
 from llamacluster.resources.leaderpod import leader_pod
-from tests.build import IMAGE, Manifest, llama_cluster
+from llamacluster.resources.metadata import MODEL_CLAIM_LABEL
+from tests.build import IMAGE, Manifest, a_plan, llama_cluster
+
+PLAN = a_plan()
 
 
 def model_volumes(**model: object) -> tuple[list[Manifest], list[Manifest]]:
     """Volumes and mounts of the leader, but for its scratch directory."""
-    spec = leader_pod(llama_cluster(model=model), IMAGE)["spec"]
+    spec = leader_pod(llama_cluster(model=model), IMAGE, PLAN)["spec"]
     mounts = spec["containers"][0]["volumeMounts"]
     return (
         [volume for volume in spec["volumes"] if volume["name"] != "tmp"],
@@ -45,7 +48,9 @@ def test_a_file_of_the_image_needs_no_volume() -> None:
 
 
 def test_the_api_listens_on_the_port_of_the_spec() -> None:
-    [container] = leader_pod(llama_cluster(server={"port": 9000}), IMAGE)["spec"]["containers"]
+    [container] = leader_pod(llama_cluster(server={"port": 9000}), IMAGE, PLAN)["spec"][
+        "containers"
+    ]
     assert {"name": "http", "containerPort": 9000} in container["ports"]
     options = contract.parse(container["args"])
     assert isinstance(options, contract.LeaderOptions)
@@ -53,5 +58,24 @@ def test_the_api_listens_on_the_port_of_the_spec() -> None:
 
 
 def test_the_api_lists_the_model_under_the_clusters_name() -> None:
-    [container] = leader_pod(llama_cluster("gemma"), IMAGE)["spec"]["containers"]
+    [container] = leader_pod(llama_cluster("gemma"), IMAGE, PLAN)["spec"]["containers"]
     assert "--model-name=gemma" in container["args"]
+
+
+def test_the_layers_are_the_plans() -> None:
+    [container] = leader_pod(llama_cluster(), IMAGE, a_plan(3, 3, 2))["spec"]["containers"]
+    assert "--layers=3,3,2" in container["args"]
+
+
+def test_leaders_that_mount_one_claim_have_one_label() -> None:
+    def label(uri: str, name: str = "x") -> str | None:
+        pod = leader_pod(llama_cluster(name, model={"uri": uri}), IMAGE, PLAN)
+        value: str | None = pod["metadata"]["labels"].get(MODEL_CLAIM_LABEL)
+        return value
+
+    one = label("pvc://a/m.gguf")
+    assert one is not None
+    assert len(one) <= 63
+    assert one == label("pvc://a/other.gguf", "y")
+    assert one != label("pvc://b/m.gguf")
+    assert label("http://h/m.gguf") is None

@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamacluster.agent import contract
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.quantity import to_bytes
+from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import CLUSTER_LABEL, leader_selector
 from llamacluster.resources.workerpod import worker_pod
-from tests.build import IMAGE, Manifest, llama_cluster
+from tests.build import IMAGE, Manifest, a_plan, llama_cluster
 from tests.unit.resources.build import arguments, clusters
 from tests.unit.resources.restricted import violations
 
-Builder = Callable[[LlamaCluster, str], Manifest]
+PLAN = a_plan()
+Builder = Callable[[LlamaCluster, str, Plan], Manifest]
 BOTH = pytest.mark.parametrize(("role", "build"), [("leader", leader_pod), ("worker", worker_pod)])
 OURS = {
     "app.kubernetes.io/name": "llamacluster",
@@ -43,7 +45,7 @@ def with_settings(role: str, **settings: Any) -> LlamaCluster:
 def test_every_pod_passes_the_restricted_standard(
     role: str, build: Builder, cluster: LlamaCluster
 ) -> None:
-    assert violations(build(cluster, IMAGE)["spec"]) == []
+    assert violations(build(cluster, IMAGE, PLAN)["spec"]) == []
 
 
 @BOTH
@@ -52,7 +54,7 @@ def test_every_pod_passes_the_restricted_standard(
 def test_every_mount_has_its_volume_and_nothing_else_can_be_written(
     role: str, build: Builder, cluster: LlamaCluster
 ) -> None:
-    spec = build(cluster, IMAGE)["spec"]
+    spec = build(cluster, IMAGE, PLAN)["spec"]
     [container] = spec["containers"]
     volumes = [volume["name"] for volume in spec["volumes"]]
     if cluster.spec.model.storage and role == "leader":
@@ -67,7 +69,7 @@ def test_every_mount_has_its_volume_and_nothing_else_can_be_written(
 def test_the_agent_gets_the_words_that_the_user_wrote(
     role: str, build: Builder, cluster: LlamaCluster
 ) -> None:
-    [container] = build(cluster, IMAGE)["spec"]["containers"]
+    [container] = build(cluster, IMAGE, PLAN)["spec"]["containers"]
     options = contract.parse([expanded(arg) for arg in container["args"]])
     if isinstance(options, contract.WorkerOptions):
         assert options.threads == cluster.spec.workers.threads
@@ -77,7 +79,7 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
         model_uri=cluster.spec.model.uri,
         model_sha256=cluster.spec.model.sha256,
         model_name="x",
-        workers=cluster.spec.workers.count,
+        layers=PLAN.layers,
         context_size=inference.context_size,
         parallel=inference.parallel,
         batch_size=inference.batch_size,
@@ -94,7 +96,7 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
 @given(st.lists(arguments, min_size=1))
 def test_no_argument_of_the_user_is_expanded(words: list[str]) -> None:
     cluster = llama_cluster(inference={"extraArgs": words})
-    [container] = leader_pod(cluster, IMAGE)["spec"]["containers"]
+    [container] = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
     options = contract.parse([expanded(arg) for arg in container["args"]])
     assert isinstance(options, contract.LeaderOptions)
     assert list(options.extra_args) == words
@@ -114,8 +116,8 @@ def test_the_same_spec_always_gives_the_same_pod(
 ) -> None:
     stored = json.loads(cluster.model_dump_json(by_alias=True, exclude_none=True))
     again = LlamaCluster.model_validate(reversed_fields(stored))
-    assert build(again, IMAGE) == build(cluster, IMAGE)
-    json.dumps(build(cluster, IMAGE))
+    assert build(again, IMAGE, PLAN) == build(cluster, IMAGE, PLAN)
+    json.dumps(build(cluster, IMAGE, PLAN))
 
 
 def reversed_fields(value: Any) -> Any:
@@ -129,7 +131,7 @@ def reversed_fields(value: Any) -> Any:
 
 @BOTH
 def test_probes_ask_the_agent_and_never_the_rpc_port(role: str, build: Builder) -> None:
-    [container] = build(llama_cluster(), IMAGE)["spec"]["containers"]
+    [container] = build(llama_cluster(), IMAGE, PLAN)["spec"]["containers"]
     for probe in ("readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] == "agent"
         assert container[probe].keys().isdisjoint({"tcpSocket", "exec", "grpc"})
@@ -139,7 +141,7 @@ def test_probes_ask_the_agent_and_never_the_rpc_port(role: str, build: Builder) 
 
 @BOTH
 def test_one_failed_probe_takes_a_pod_out_of_service(role: str, build: Builder) -> None:
-    [container] = build(llama_cluster(), IMAGE)["spec"]["containers"]
+    [container] = build(llama_cluster(), IMAGE, PLAN)["spec"]["containers"]
     assert container["readinessProbe"]["failureThreshold"] == 1
     assert "startupProbe" not in container
 
@@ -148,7 +150,7 @@ def test_one_failed_probe_takes_a_pod_out_of_service(role: str, build: Builder) 
 def test_the_users_labels_and_annotations_are_there_and_ours_win(role: str, build: Builder) -> None:
     theirs = {**dict.fromkeys(OURS, "theirs"), "app.kubernetes.io/component": "theirs"}
     metadata = {"labels": {**theirs, "team": "a"}, "annotations": {"note": "n"}}
-    pod = build(with_settings(role, metadata=metadata), IMAGE)
+    pod = build(with_settings(role, metadata=metadata), IMAGE, PLAN)
     assert pod["metadata"] == {
         "labels": {**OURS, "app.kubernetes.io/component": role, "team": "a"},
         "annotations": {"note": "n"},
@@ -159,15 +161,15 @@ def test_the_selector_of_the_service_takes_leaders_and_no_workers() -> None:
     cluster = llama_cluster()
     by_us = leader_selector(cluster)
     by_leaderworkerset = {"leaderworkerset.sigs.k8s.io/worker-index": "0"}
-    leader = leader_pod(cluster, IMAGE)["metadata"]["labels"] | by_leaderworkerset
-    worker = worker_pod(cluster, IMAGE)["metadata"]["labels"] | by_leaderworkerset
+    leader = leader_pod(cluster, IMAGE, PLAN)["metadata"]["labels"] | by_leaderworkerset
+    worker = worker_pod(cluster, IMAGE, PLAN)["metadata"]["labels"] | by_leaderworkerset
     assert by_us.items() <= leader.items()
     assert not by_us.items() <= worker.items()
 
 
 @BOTH
 def test_pods_spread_over_nodes_if_they_can(role: str, build: Builder) -> None:
-    assert build(llama_cluster(), IMAGE)["spec"]["topologySpreadConstraints"] == [
+    assert build(llama_cluster(), IMAGE, PLAN)["spec"]["topologySpreadConstraints"] == [
         {
             "maxSkew": 1,
             "topologyKey": "kubernetes.io/hostname",
@@ -180,8 +182,8 @@ def test_pods_spread_over_nodes_if_they_can(role: str, build: Builder) -> None:
 @BOTH
 def test_the_users_spread_constraints_replace_ours(role: str, build: Builder) -> None:
     theirs = [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]
-    some = build(with_settings(role, topologySpreadConstraints=theirs), IMAGE)["spec"]
-    none = build(with_settings(role, topologySpreadConstraints=[]), IMAGE)["spec"]
+    some = build(with_settings(role, topologySpreadConstraints=theirs), IMAGE, PLAN)["spec"]
+    none = build(with_settings(role, topologySpreadConstraints=[]), IMAGE, PLAN)["spec"]
     assert some["topologySpreadConstraints"] == theirs
     assert "topologySpreadConstraints" not in none
 
@@ -203,23 +205,62 @@ def test_scheduling_and_resources_are_as_the_user_wrote_them(role: str, build: B
         "priorityClassName": "high",
     }
     resources = {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "500m"}}
-    spec = build(with_settings(role, resources=resources, **scheduling), IMAGE)["spec"]
+    spec = build(with_settings(role, resources=resources, **scheduling), IMAGE, PLAN)["spec"]
     assert {key: spec[key] for key in scheduling} == scheduling
     assert spec["containers"][0]["resources"] == resources
 
 
 @BOTH
 def test_nothing_is_set_that_the_user_did_not_ask_for(role: str, build: Builder) -> None:
-    spec = build(llama_cluster(), IMAGE)["spec"]
+    spec = build(llama_cluster(), IMAGE, PLAN)["spec"]
     unset = {"nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"}
     assert spec.keys().isdisjoint(unset)
-    assert spec["containers"][0].keys().isdisjoint({"resources", "imagePullPolicy", "env"})
+    assert spec["containers"][0].keys().isdisjoint({"imagePullPolicy", "env"})
+
+
+PLANNED = {"leader": "300Mi", "worker": "2000Mi"}
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("own", "limits", "requests"),
+    [
+        ({}, {"memory": ...}, {"memory": ...}),
+        ({"limits": {"cpu": 2}}, {"cpu": 2, "memory": ...}, {"memory": ...}),
+        ({"requests": {"memory": "128Mi"}}, {"memory": ...}, {"memory": "128Mi"}),
+        ({"requests": {"memory": "9Gi", "cpu": 1}}, {"memory": ...}, {"memory": ..., "cpu": 1}),
+        ({"limits": {"memory": "9Gi"}}, {"memory": "9Gi"}, None),
+        (
+            {"limits": {"memory": "9Gi"}, "requests": {"memory": 1}},
+            {"memory": "9Gi"},
+            {"memory": 1},
+        ),
+    ],
+    ids=["nothing", "cpu", "a request", "a request that is too large", "a limit", "both"],
+)
+def test_memory_is_the_plans_unless_the_user_limits_it(
+    role: str, build: Builder, own: Manifest, limits: Manifest, requests: Manifest | None
+) -> None:
+    def filled(part: Manifest | None) -> Manifest | None:
+        return part and {k: PLANNED[role] if v is ... else v for k, v in part.items()}
+
+    [container] = build(with_settings(role, resources=own), IMAGE, PLAN)["spec"]["containers"]
+    assert container["resources"].get("limits") == filled(limits)
+    assert container["resources"].get("requests") == filled(requests)
+
+
+@BOTH
+@settings(max_examples=40)
+@given(cluster=clusters)
+def test_every_pod_has_a_memory_limit(role: str, build: Builder, cluster: LlamaCluster) -> None:
+    [container] = build(cluster, IMAGE, PLAN)["spec"]["containers"]
+    assert to_bytes(container["resources"]["limits"]["memory"]) > 0
 
 
 @BOTH
 def test_image_settings_are_for_all_pods(role: str, build: Builder) -> None:
     cluster = llama_cluster(imagePullPolicy="Never", imagePullSecrets=[{"name": "a"}])
-    spec = build(cluster, "registry.example/engine@sha256:abc")["spec"]
+    spec = build(cluster, "registry.example/engine@sha256:abc", PLAN)["spec"]
     assert spec["imagePullSecrets"] == [{"name": "a"}]
     assert spec["containers"][0]["image"] == "registry.example/engine@sha256:abc"
     assert spec["containers"][0]["imagePullPolicy"] == "Never"
@@ -227,6 +268,6 @@ def test_image_settings_are_for_all_pods(role: str, build: Builder) -> None:
 
 @BOTH
 def test_pods_have_no_key_to_the_api_server(role: str, build: Builder) -> None:
-    spec = build(llama_cluster(), IMAGE)["spec"]
+    spec = build(llama_cluster(), IMAGE, PLAN)["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in spec

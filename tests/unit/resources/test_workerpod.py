@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from llamacluster.agent import contract
 from llamacluster.resources.workerpod import worker_pod
-from tests.build import IMAGE, llama_cluster
+from tests.build import IMAGE, a_plan, llama_cluster
+
+PLAN = a_plan()
 
 
 def test_a_worker_serves_rpc_and_has_nothing_of_the_model() -> None:
-    spec = worker_pod(llama_cluster(), IMAGE)["spec"]
+    spec = worker_pod(llama_cluster(), IMAGE, PLAN)["spec"]
     [container] = spec["containers"]
     assert container["name"] == contract.WORKER_CONTAINER
     assert {"name": "rpc", "containerPort": contract.RPC_PORT} in container["ports"]
@@ -17,13 +19,13 @@ def test_a_worker_serves_rpc_and_has_nothing_of_the_model() -> None:
 
 def test_a_worker_is_the_same_whatever_the_leader_is_told() -> None:
     """So that a new model or context rolls the groups for the leader's sake alone."""
-    one = worker_pod(llama_cluster(inference={"contextSize": 64}), IMAGE)
-    other = worker_pod(llama_cluster(model={"uri": "file:///other.gguf"}), IMAGE)
+    one = worker_pod(llama_cluster(inference={"contextSize": 64}), IMAGE, PLAN)
+    other = worker_pod(llama_cluster(model={"uri": "file:///other.gguf"}), IMAGE, PLAN)
     assert one == other
 
 
 def test_threads_are_given_only_if_the_user_set_them() -> None:
-    plain = worker_pod(llama_cluster(), IMAGE)["spec"]["containers"][0]
-    set_ = worker_pod(llama_cluster(workers={"count": 1, "threads": 3}), IMAGE)
+    plain = worker_pod(llama_cluster(), IMAGE, PLAN)["spec"]["containers"][0]
+    set_ = worker_pod(llama_cluster(workers={"count": 1, "threads": 3}), IMAGE, PLAN)
     assert contract.parse(plain["args"]) == contract.WorkerOptions()
     assert contract.parse(set_["spec"]["containers"][0]["args"]) == contract.WorkerOptions(3)

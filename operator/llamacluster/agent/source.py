@@ -1,0 +1,166 @@
+"""Where a model's files are: its URI taken apart, and the way to a web server."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from llamacluster.planning.reasons import GroupError, Reason
+
+READ_SECONDS = 30.0
+MAX_SHARDS = 1000
+
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+def scheme(uri: str) -> str:
+    """`http`, `https`, `pvc` or `file`. Raises GroupError for anything else, and for a user or a
+    password in it."""
+    parts = urllib.parse.urlsplit(uri)
+    if "@" in parts.netloc:
+        # Not shown: it may be a password. Python's client would show it in its error.
+        raise GroupError(Reason.ModelNotFound, "model.uri must not hold a user or a password")
+    if parts.scheme not in ("http", "https", "pvc", "file"):
+        raise GroupError(
+            Reason.ModelNotFound, f"model.uri {uri!r} is none of http(s)://, pvc:// and file://"
+        )
+    return parts.scheme
+
+
+def local_files(uri: str, claim: Path) -> list[Path]:
+    """The files that a `pvc://` or `file://` URI names: one, or all parts of a split model.
+
+    Raises GroupError for a path that leads elsewhere, and if one of them cannot be read.
+    """
+    parts = urllib.parse.urlsplit(uri)
+    path = Path(urllib.parse.unquote(parts.path))
+    where = "the image of the leader"
+    if parts.scheme == "pvc":
+        path, where = claim / str(path).lstrip("/"), f"the claim {parts.netloc}"
+    if ".." in path.parts or "\0" in str(path):
+        raise GroupError(Reason.ModelNotFound, f"model.uri must not hold '..' or %00: {path}")
+    files = [path.with_name(name) for name in shards(path.name)]
+    for file in files:
+        try:
+            with file.open("rb") as content:
+                content.read(1)
+        except FileNotFoundError as error:
+            raise GroupError(
+                Reason.ModelNotFound,
+                f"there is no file {file} in {where}: correct model.uri or put it there",
+            ) from error
+        except OSError as error:
+            raise GroupError(
+                Reason.ModelNotFound,
+                f"{file} in {where} cannot be read ({error.strerror}): it must be a file that"
+                f" user {os.getuid()} may read",
+            ) from error
+    return files
+
+
+def shards(name: str) -> list[str]:
+    """The file names of a model of which `name` is one: itself, or all parts of a split model.
+
+    Raises GroupError if it is a part other than the first.
+    """
+    found = _SHARD.fullmatch(name)
+    if not found:
+        return [name]
+    index, count = int(found["index"]), int(found["count"])
+    if index != 1 or not 1 <= count <= MAX_SHARDS:
+        raise GroupError(
+            Reason.ModelInvalid, f"{name} is not the first part of a split model: name that one"
+        )
+    return [f"{found['stem']}-{i:05d}-of-{count:05d}.gguf" for i in range(1, count + 1)]
+
+
+def shown(url: str) -> str:
+    """The URL without what may be secret in it: user, password and query."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit(
+        (parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")
+    )
+
+
+def shard_urls(uri: str) -> list[str]:
+    """The URLs of a model of which `uri` is one: itself, or all parts of a split model."""
+    parts = urllib.parse.urlsplit(uri)
+    folder, slash, name = parts.path.rpartition("/")
+    return [
+        urllib.parse.urlunsplit(parts._replace(path=folder + slash + shard, fragment=""))
+        for shard in shards(name)
+    ]
+
+
+def file_name(url: str) -> str:
+    """A safe name for the file at `url`, ending in .gguf."""
+    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
+    # Of a long name the end: it tells the files of a split model apart.
+    safe = re.sub(r"[^\w.+-]", "_", name)[-200:].lstrip(".")
+    return safe if safe.endswith(".gguf") else f"{safe or 'model'}.gguf"
+
+
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """At most 10, never to file://, and never from https to http, where anybody may answer."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and not newurl.lower().startswith("https:"):
+            raise GroupError(
+                Reason.ModelDownloadFailed,
+                f"{shown(req.full_url)} leads to {shown(newurl)}, which is not https",
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        Redirects(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def opened(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    """The answer to a GET, its body unread. Raises GroupError."""
+    request = urllib.request.Request(
+        url, headers={"Accept-Encoding": "identity", "User-Agent": "llamacluster", **headers}
+    )
+    try:
+        response: http.client.HTTPResponse = _opener().open(request, timeout=READ_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (404, 410):
+            raise GroupError(
+                Reason.ModelNotFound,
+                f"{shown(url)} does not exist ({error.code}): correct model.uri",
+            ) from error
+        raise GroupError(
+            Reason.ModelDownloadFailed, f"{shown(url)} answers {error.code} {error.reason}"
+        ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        raise GroupError(
+            Reason.ModelDownloadFailed, f"{shown(url)} cannot be reached: {why}"
+        ) from error
+    return response

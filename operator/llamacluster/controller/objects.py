@@ -1,0 +1,89 @@
+"""Reading and making the objects of a LlamaCluster, and what can keep the operator from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import LlamaCluster
+from llamacluster.controller.apply import NotOurs, check_ownership, difference, with_digest
+from llamacluster.controller.kubeapi import LEADERWORKERSETS, ApiError, KubeApi
+
+if TYPE_CHECKING:
+    from kubernetes.aio.dynamic import Resource
+
+    from llamacluster.resources.metadata import Manifest
+
+log = structlog.get_logger()
+
+
+class Refused(Exception):
+    """What is wanted cannot be applied until a person changes something."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+async def read(
+    cluster: LlamaCluster, api: KubeApi, resource: Resource, name: str
+) -> Manifest | None:
+    """The object of this LlamaCluster; None if there is none.
+
+    Raises Refused and PredecessorRemains.
+    """
+    with _refusals(resource, name):
+        live = await api.get(resource, cluster.metadata.namespace, name)
+        if live is not None:
+            check_ownership(cluster, live)
+        return live
+
+
+async def make_true(
+    api: KubeApi, resource: Resource, manifest: Manifest, live: Manifest | None
+) -> Manifest:
+    """Apply `manifest` if it is not true of `live`; returns what is there then. Raises Refused."""
+    name = manifest["metadata"]["name"]
+    desired = with_digest(manifest)
+    why = difference(desired, live)
+    if live is not None and why is None:
+        return live
+    log.info("applying", object=f"{resource.kind}/{name}", because=why)
+    with _refusals(resource, name):
+        return await api.apply(resource, desired)
+
+
+@contextmanager
+def _refusals(resource: Resource, name: str) -> Iterator[None]:
+    """Errors that last until a person does something, as Refused."""
+    try:
+        yield
+    except NotOurs as conflict:
+        raise Refused(ClusterReason.NameConflict, str(conflict)) from conflict
+    except ApiError as error:
+        if error.status == 404 and resource is LEADERWORKERSETS:
+            raise Refused(
+                ClusterReason.LeaderWorkerSetMissing,
+                "this cluster has no LeaderWorkerSet: install LeaderWorkerSet v0.9 or newer, "
+                "see docs/install.md",
+            ) from error
+        if _is_refusal(error):
+            raise Refused(
+                ClusterReason.Rejected,
+                f"the API server refused {resource.kind} {name}: {error.message}",
+            ) from error
+        raise
+
+
+def _is_refusal(error: ApiError) -> bool:
+    """Whether the API server will say the same again until a person changes something."""
+    return error.status in (400, 403, 422) or (
+        error.status == 500
+        # A webhook that is down or not installed right; a field that an older CRD does not know.
+        and ("failed calling webhook" in error.message or "typed patch object" in error.message)
+    )

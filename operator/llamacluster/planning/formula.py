@@ -1,0 +1,221 @@
+"""What the engine allocates, by formula: the first guess, and the word where no engine is at hand.
+
+Weights are exact, from the tensor table. The context is exact for the kinds of layers named below
+and else near. Working memory is fitted to the engine's own numbers (tests/engine holds the bound).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from llamacluster.planning.account import Account, Memory, Settings
+from llamacluster.planning.gguf import TENSOR_TYPES, Header
+from llamacluster.planning.model import Model
+
+_PADDING: Final = 256
+"""The engine rounds the cells of each cache up to this."""
+_WINDOW_PERIODS: Final = {
+    # Each n-th layer sees everything, the others a sliding window: known to the engine by name.
+    "cohere2": 4,
+    "exaone4": 4,
+    "gemma2": 2,
+    "gemma3": 6,
+    "gemma3n": 5,
+    "gpt-oss": 2,
+    "llama4": 4,
+    "olmo2": 4,
+}
+_CACHE_TYPES: Final = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
+_F32: Final = 4
+
+
+@dataclass(frozen=True)
+class Formula:
+    """An Accountant without an engine."""
+
+    model: Model
+    method: Literal["Engine", "Formula"] = "Formula"
+
+    @property
+    def error_percent(self) -> int:
+        """How far its sum for a worker may be off: by the kind of model."""
+        tensors = frozenset[str]().union(*self.model.tensors)
+        if "ssm_conv1d.weight" in tensors or "attn_kv_a_mqa.weight" in tensors:
+            return 25
+        return 15 if "ffn_gate_inp.weight" in tensors else 10
+
+    def account(self, layers: Sequence[int], settings: Settings) -> Account:
+        """See Accountant."""
+        context = context_bytes(self.model, settings)
+        workers, first = [], 0
+        for index, count in enumerate(layers):
+            run = slice(first, first + count)
+            workers.append(
+                Memory(
+                    model=sum(self.model.layer_bytes[run]),
+                    context=sum(context[run]),
+                    compute=compute_bytes(self.model, settings, index, len(layers)),
+                )
+            )
+            first += count
+        leader = leader_compute(self.model, settings, len(layers))
+        return Account(tuple(workers), Memory(self.model.input_bytes, 0, leader))
+
+
+def context_bytes(model: Model, settings: Settings) -> list[int]:
+    """KV cache and recurrent state of each layer; nothing for the output layer."""
+    header = model.header
+    cells, window_cells = _padded(settings.context_size), _window_cells(header, settings)
+    windowed = _windowed(header)
+    result = []
+    for layer, names in enumerate(model.tensors[:-1]):
+        here = window_cells if windowed[layer] else cells
+        per_slot = here * _cell_bytes(model, settings, layer) + _state_bytes(header, names)
+        result.append(per_slot * settings.parallel)
+    return [*result, 0]
+
+
+def state_bytes(model: Model) -> int:
+    """Recurrent state of one slot over all layers."""
+    return sum(_state_bytes(model.header, names) for names in model.tensors[:-1])
+
+
+def checkpoint_bytes(model: Model, settings: Settings) -> int:
+    """What llama-server copies into its own memory to be able to go on from a point of a slot's
+    prompt: recurrent state and sliding windows, which do not keep what is behind them."""
+    header = model.header
+    cells = _window_cells(header, settings)
+    windows = sum(
+        cells * _cell_bytes(model, settings, layer)
+        for layer, windowed in enumerate(_windowed(header))
+        if windowed and cells < _padded(settings.context_size)
+    )
+    return state_bytes(model) + windows
+
+
+def _window_cells(header: Header, settings: Settings) -> int:
+    """Cells of a slot in a layer with a sliding window."""
+    cells = _padded(settings.context_size)
+    if "--swa-full" in settings.extra_args:
+        return cells
+    window = header.number("attention.sliding_window") or 0
+    return min(cells, _padded(min(cells, window + settings.ubatch_size)))
+
+
+def _cell_bytes(model: Model, settings: Settings, layer: int) -> int:
+    """What one token leaves in the cache of a layer."""
+    width_k, width_v = _kv_widths(model, layer, model.tensors[layer])
+    return _row(settings.cache_type_k, width_k) + _row(settings.cache_type_v, width_v)
+
+
+def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, int]:
+    """Numbers that one token leaves in the K and in the V cache of a layer."""
+    header = model.header
+
+    def rows(name: str) -> int:
+        return model.shapes[f"blk.{layer}.{name}.weight"][1]
+
+    if "attn_kv_a_mqa.weight" in names:
+        # Multi-head latent attention keeps the latent vector with the rotated part of the key;
+        # files with separate K and V projections read the values out of the same rows.
+        width = rows("attn_kv_a_mqa")
+        if "attn_k_b.weight" in names:
+            return width, 0
+        heads = header.per_layer("attention.head_count", 1)[layer]
+        return (
+            heads * (header.number("attention.key_length") or 0),
+            heads * (header.number("attention.value_length") or 0),
+        )
+    if "attn_k.weight" in names and "ssm_conv1d.weight" not in names:
+        width = rows("attn_k")
+        return width, rows("attn_v") if "attn_v.weight" in names else width
+    if "attn_qkv.weight" in names and "ssm_conv1d.weight" not in names:
+        heads = header.per_layer("attention.head_count", 1)[layer]
+        kv_heads = header.per_layer("attention.head_count_kv", heads)[layer]
+        head = (header.number("embedding_length") or 0) // max(1, heads)
+        return (
+            kv_heads * (header.number("attention.key_length") or head),
+            kv_heads * (header.number("attention.value_length") or head),
+        )
+    return 0, 0
+
+
+def _state_bytes(header: Header, names: frozenset[str]) -> int:
+    """What a recurrent layer keeps of one sequence, however long: convolution and state, in F32."""
+    if "ssm_conv1d.weight" not in names:
+        return 0
+    kernel, inner = header.number("ssm.conv_kernel") or 0, header.number("ssm.inner_size") or 0
+    state, groups = header.number("ssm.state_size") or 0, header.number("ssm.group_count") or 0
+    convolution = max(0, kernel - 1) * (inner + 2 * groups * state)
+    return (convolution + state * inner) * _F32
+
+
+def _windowed(header: Header) -> list[bool]:
+    """Which layers attend to a sliding window only."""
+    count = header.block_count
+    if not header.number("attention.sliding_window"):
+        return [False] * count
+    pattern = header.arrays.get(f"{header.architecture}.attention.sliding_window_pattern")
+    if pattern and pattern.values and pattern.length >= count:
+        return [bool(value) for value in pattern.values[:count]]
+    period = header.number("attention.sliding_window_pattern")
+    period = period or _WINDOW_PERIODS.get(header.architecture, 0)
+    return [period > 0 and layer % period < period - 1 for layer in range(count)]
+
+
+def compute_bytes(model: Model, settings: Settings, worker: int, workers: int) -> int:
+    """Working memory of one worker: what a batch of prompt tokens needs in its widest moment.
+
+    With several workers the engine keeps four batches on the way, so their inputs count four times.
+    """
+    width, inner, used = _widths(model)
+    if workers == 1:
+        numbers = 7 * width + used * width + inner
+        return settings.ubatch_size * numbers * _F32 + _mask_bytes(model, settings)
+    numbers = 15 * width + used * width + inner
+    if worker == 0:
+        numbers += 5 * width
+    return settings.ubatch_size * numbers * _F32 + 4 * _mask_bytes(model, settings)
+
+
+def leader_compute(model: Model, settings: Settings, workers: int) -> int:
+    """Working memory of the leader: what goes to the workers and comes back."""
+    width, _, _ = _widths(model)
+    copies, masks = (4, 1) if workers == 1 else (10, 4)
+    return settings.ubatch_size * copies * width * _F32 + masks * _mask_bytes(model, settings)
+
+
+def _widths(model: Model) -> tuple[int, int, int]:
+    """Numbers per token: of the stream, of the widest feed-forward part, and experts in use."""
+    header = model.header
+    used = header.number("expert_used_count") or 0
+    widest = 0
+    for layer, names in enumerate(model.tensors[:-1]):
+        inner = 0
+        for name in names:
+            if name in ("ffn_gate.weight", "ffn_up.weight"):
+                inner += model.shapes[f"blk.{layer}.{name}"][1]
+            elif name in ("ffn_gate_exps.weight", "ffn_up_exps.weight"):
+                inner += model.shapes[f"blk.{layer}.{name}"][1] * used
+        widest = max(widest, inner)
+    return header.number("embedding_length") or 0, widest, used
+
+
+def _mask_bytes(model: Model, settings: Settings) -> int:
+    """Which token sees which: for each token of a batch two bytes per cell of one slot, once for
+    each kind of cache."""
+    kinds = {_padded(settings.context_size)}
+    if model.header.number("attention.sliding_window"):
+        kinds.add(_window_cells(model.header, settings))
+    return sum(kinds) * settings.ubatch_size * 2
+
+
+def _row(cache_type: str, width: int) -> int:
+    kind = _CACHE_TYPES[cache_type]
+    return -(-width // kind.block_elements) * kind.block_bytes
+
+
+def _padded(cells: int) -> int:
+    return -(-cells // _PADDING) * _PADDING

@@ -1,0 +1,83 @@
+"""The formula, where its numbers can be worked out by hand. That it is near the engine's own for
+every model is held in tests/engine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from llamacluster.planning.account import Settings
+from llamacluster.planning.formula import (
+    Formula,
+    checkpoint_bytes,
+    context_bytes,
+    state_bytes,
+)
+from tests.model.headers import MODELS
+from tests.unit.planning.test_model import model
+
+MIB = 1 << 20
+SETTINGS = Settings(context_size=8192, parallel=2)
+
+
+def test_kv_cache_of_a_layer_with_grouped_heads() -> None:
+    layers = context_bytes(model("llama-3.1-70b"), SETTINGS)
+    assert layers == [2 * 8192 * 2 * 8 * 128 * 2] * 80 + [0]
+
+
+def test_cache_types_count_in_blocks() -> None:
+    settings = replace(SETTINGS, cache_type_k="q8_0", cache_type_v="q4_0")
+    layers = context_bytes(model("llama-3.1-70b"), settings)
+    assert layers[0] == 2 * 8192 * (1024 // 32 * 34 + 1024 // 32 * 18)
+
+
+def test_a_slot_has_whole_pages_of_cells() -> None:
+    short = replace(SETTINGS, context_size=257)
+    assert context_bytes(model("llama-3.1-70b"), short)[0] == 2 * 512 * 2 * 8 * 128 * 2
+
+
+def test_a_sliding_window_keeps_the_window_and_a_batch() -> None:
+    layers = context_bytes(model("gemma-3-27b"), SETTINGS)
+    cell = 2 * 16 * 128 * 2
+    assert layers[:6] == [2 * (1024 + 512) * cell] * 5 + [2 * 8192 * cell]
+    full = context_bytes(model("gemma-3-27b"), replace(SETTINGS, extra_args=("--swa-full",)))
+    assert full[:6] == [2 * 8192 * cell] * 6
+
+
+def test_latent_attention_keeps_one_narrow_row() -> None:
+    assert context_bytes(model("deepseek-v3"), SETTINGS)[0] == 2 * 8192 * (512 + 64) * 2
+
+
+def test_recurrent_layers_keep_a_state_for_each_slot_however_long_its_context() -> None:
+    granite = model("granite-4.0-h-small")
+    short, long = (context_bytes(granite, replace(SETTINGS, context_size=c)) for c in (512, 65536))
+    recurrent = [layer for layer, size in enumerate(short[:-1]) if size == long[layer]]
+    assert len(recurrent) == 36  # of 40: the other four attend
+    assert sum(short[layer] for layer in recurrent) == 2 * state_bytes(granite)
+    assert round(short[recurrent[0]] / 2 / MIB, 2) == 4.10
+
+
+def test_checkpoints_are_of_what_forgets() -> None:
+    assert checkpoint_bytes(model("llama-3.1-70b"), SETTINGS) == 0
+    gemma = model("gemma-3-27b")
+    assert checkpoint_bytes(gemma, SETTINGS) == 52 * (1024 + 512) * 2 * 16 * 128 * 2
+    assert checkpoint_bytes(gemma, replace(SETTINGS, context_size=1024)) == 0  # nothing forgotten
+    granite = model("granite-4.0-h-small")
+    assert checkpoint_bytes(granite, SETTINGS) == state_bytes(granite)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_account_holds_every_byte_of_the_layers(name: str) -> None:
+    found = model(name)
+    account = Formula(found).account((1, 2, found.layers - 3), SETTINGS)
+    assert sum(worker.model for worker in account.workers) == sum(found.layer_bytes)
+    assert sum(worker.context for worker in account.workers) == sum(context_bytes(found, SETTINGS))
+    assert all(worker.compute > 10 * MIB for worker in (*account.workers, account.leader))
+
+
+def test_the_bound_is_by_the_kind_of_model() -> None:
+    bounds = {name: Formula(model(name)).error_percent for name in MODELS}
+    assert bounds["llama-3.1-405b"] == bounds["gemma-3-27b"] == 10
+    assert bounds["qwen3-235b-a22b"] == bounds["gpt-oss-120b"] == 15
+    assert bounds["deepseek-v3"] == bounds["nemotron-h-8b"] == 25
