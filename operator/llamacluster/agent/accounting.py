@@ -116,10 +116,12 @@ class EngineAccountant:
             line,
             told.set,
         )
-        in_time = told.wait(RUN_SECONDS)
-        code = child.exit_code()
-        child.send(signal.SIGKILL)  # before it allocates and loads
-        child.wait(START_SECONDS)
+        try:
+            in_time = told.wait(RUN_SECONDS)
+            code = child.exit_code()
+        finally:
+            child.send(signal.SIGKILL)  # before it allocates and loads
+            child.wait(START_SECONDS)
         if {f"RPC{index}" for index in range(len(layers))} | {"Host"} <= rows.keys():
             return rows
         if code is not None:

@@ -14,11 +14,10 @@ import kopf
 from kubernetes.aio.config import ConfigException
 
 from llamacluster import __version__
+from llamacluster.cli import ENGINE_IMAGE_ENV
 from llamacluster.cli.logs import configure_logs
 from llamacluster.controller.kubeapi import load_configuration
 from llamacluster.controller.operator import Options, run
-
-ENGINE_IMAGE_ENV = "LLAMACLUSTER_ENGINE_IMAGE"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,14 +7,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from llamacluster.cli import operator
+from llamacluster.cli import ENGINE_IMAGE_ENV, operator
 
 RUN = ["run", "--engine-image=localhost/engine:1"]
 
 
 @pytest.fixture(autouse=True)
 def no_image_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(operator.ENGINE_IMAGE_ENV, raising=False)
+    monkeypatch.delenv(ENGINE_IMAGE_ENV, raising=False)
 
 
 def test_without_an_engine_image_it_says_how_to_name_one(

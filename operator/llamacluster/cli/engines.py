@@ -1,0 +1,90 @@
+"""The engine on this machine's PATH."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from llamacluster.agent import engine
+from llamacluster.agent.accounting import EngineAccountant
+from llamacluster.agent.contract import Plan, PlanOptions
+from llamacluster.agent.plan import plan_with
+from llamacluster.agent.process import Child, Launcher
+from llamacluster.planning.formula import state_bytes
+from llamacluster.planning.model import Model
+from llamacluster.planning.reasons import GroupError, Reason
+
+VERSION_SECONDS: Final = 30.0
+_OF_THE_ENGINE: Final = (Reason.EngineFailed, Reason.EngineBadFlag, Reason.ModelInvalid)
+
+
+class NoEngine(Exception):
+    """The engine cannot be asked this way. The message says why."""
+
+
+def plan_on_path(model: Model, copy: Path, options: PlanOptions) -> Plan:
+    """The plan by the word of the engine on PATH; `copy` is a file with the model's header.
+
+    Raises NoEngine if there is none or it cannot say, for another build of it may, and GroupError
+    if there can be no plan.
+    """
+    try:
+        server, rpc = engine.server_program(), engine.rpc_program()
+    except GroupError as error:
+        needed = f"{engine.SERVER} and {engine.RPC_SERVERS[0]}"
+        raise NoEngine(f"{needed} are not both on PATH") from error
+    launcher = _Launcher()
+    try:
+        accountant = EngineAccountant(server, rpc, copy, model.header, launcher, state_bytes(model))
+        with accountant:
+            return plan_with(model, accountant, options, _version(server))
+    except GroupError as error:
+        if error.reason in _OF_THE_ENGINE:
+            raise NoEngine(f"the engine on PATH cannot say: {error.message}") from error
+        raise
+    except OSError as error:
+        raise NoEngine(f"the engine on PATH does not start: {error}") from error
+    finally:
+        launcher.kill_all()
+
+
+class _Launcher(Launcher):
+    """Knows what it has started, for when the user interrupts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._children: list[Child] = []
+
+    def start(
+        self,
+        argv: Sequence[str],
+        on_line: Callable[[str], None],
+        on_exit: Callable[[], None],
+    ) -> Child:
+        self._children.append(super().start(argv, on_line, on_exit))
+        return self._children[-1]
+
+    def kill_all(self) -> None:
+        for child in self._children:
+            child.send(signal.SIGKILL)
+
+
+def _version(program: str) -> str | None:
+    try:
+        done = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    lines = (done.stdout + done.stderr).splitlines()
+    found = [line for line in lines if line.startswith("version: ")]
+    return found[0].removeprefix("version: ") if found else None

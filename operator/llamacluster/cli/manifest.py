@@ -1,0 +1,200 @@
+"""Manifests of users: YAML or JSON, of one or more objects, of which the LlamaClusters count."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from llamacluster.agent import contract
+from llamacluster.api import API_VERSION, KIND
+from llamacluster.api.types import MAX_NAME_LENGTH, OWNED_FLAGS, LlamaCluster
+
+MAX_BYTES = 3 << 20
+"""The most that an API server takes in one request."""
+MAX_DEPTH = 100
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MANIFEST = dict[str, Any]
+
+
+class BadManifest(Exception):
+    """There is no LlamaCluster in it, or one that the API server would refuse."""
+
+
+def read_manifest(content: bytes, name: str) -> list[LlamaCluster]:
+    """The LlamaClusters in a file called `name`, in their order; other kinds are passed over.
+
+    Raises BadManifest, which names the file, the object and the field.
+    """
+    if len(content) > MAX_BYTES:
+        raise BadManifest(f"{name} is larger than {MAX_BYTES >> 20} MiB: it is no manifest")
+    try:
+        objects = [each for document in _documents(content) for each in _objects(document)]
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise BadManifest(f"{name} is neither YAML nor JSON: {_in_a_line(error)}") from error
+    if not objects:
+        raise BadManifest(f"{name} is empty: it should hold a {KIND}")
+    found = [_parsed(each, name) for each in objects if _is_ours(each)]
+    if not found:
+        kinds = ", ".join(sorted({str(each.get("kind", "no kind")) for each in objects}))
+        raise BadManifest(
+            f"{name} holds no {KIND} of {API_VERSION.partition('/')[0]}, but: {kinds}"
+        )
+    return found
+
+
+def _documents(content: bytes) -> Iterator[object]:
+    text = content.decode("utf-8-sig")
+    if text.lstrip().startswith("{"):
+        try:
+            yield json.loads(text)
+        except json.JSONDecodeError:
+            pass  # YAML may begin so too
+        else:
+            return
+    _check_expanded(text)
+    yield from yaml.load_all(text, _LOADER)
+
+
+def _check_expanded(text: str) -> None:
+    """Raises ValueError for a document that would be far larger than it looks: aliases of aliases
+    grow without bound."""
+    sizes: dict[str, int] = {}
+    open_nodes: list[tuple[str | None, int]] = []
+    for event in yaml.parse(text, _LOADER):
+        anchor: str | None = getattr(event, "anchor", None)
+        if isinstance(event, yaml.CollectionStartEvent):
+            if len(open_nodes) >= MAX_DEPTH:
+                raise ValueError(f"more than {MAX_DEPTH} levels deep")
+            open_nodes.append((anchor, 1))
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1 + len(event.value)
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == each for each, _ in open_nodes):
+                raise ValueError(f"*{anchor} holds itself")
+            size = sizes.get(str(anchor), 1)
+        else:
+            continue
+        if anchor and not isinstance(event, yaml.AliasEvent):
+            sizes[anchor] = size
+        if open_nodes:
+            outer, inner_size = open_nodes[-1]
+            open_nodes[-1] = outer, inner_size + size
+        if size > MAX_BYTES:
+            raise ValueError(
+                f"with its aliases written out it is larger than {MAX_BYTES >> 20} MiB"
+            )
+
+
+def _objects(document: object) -> Iterator[_MANIFEST]:
+    """The objects of a document: those of its list if it is one, as of `kubectl get -o yaml`."""
+    if document is None:
+        return
+    if not isinstance(document, dict):
+        raise ValueError("a manifest begins with apiVersion and kind")
+    items = document.get("items")
+    if str(document.get("kind", "")).endswith("List") and isinstance(items, list):
+        for item in items:
+            yield from _objects(item)
+    else:
+        yield document
+
+
+def _is_ours(manifest: _MANIFEST) -> bool:
+    group = str(manifest.get("apiVersion", "")).partition("/")[0]
+    return manifest.get("kind") == KIND and group == API_VERSION.partition("/")[0]
+
+
+def _parsed(manifest: _MANIFEST, name: str) -> LlamaCluster:
+    wanted = {key: value for key, value in manifest.items() if key != "status"}
+    metadata = wanted.get("metadata")
+    if isinstance(metadata, dict):
+        wanted["metadata"] = {"namespace": "default", **metadata}
+    called = f" {metadata['name']}" if isinstance(metadata, dict) and "name" in metadata else ""
+    try:
+        # As strict as the API server: by JSON, where 3 is no "3", and by the API's names alone.
+        text = json.dumps(wanted, default=str)
+        cluster = LlamaCluster.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        problems = [_problem(each) for each in error.errors(include_url=False)]
+    except (ValueError, TypeError) as error:
+        problems = [_in_a_line(error)]
+    else:
+        problems = list(_refusals(cluster))
+        if not problems:
+            return cluster
+    raise BadManifest("\n  ".join([f"{name}: the {KIND}{called} is not valid:", *problems]))
+
+
+def _problem(error: ErrorDetails) -> str:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    return f"{path.lstrip('.') or 'the object'}: {_what_is_wrong(error)}"
+
+
+def _what_is_wrong(error: ErrorDetails) -> str:
+    match error["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(error["loc"][-1]), _fields(error["loc"][:-1]), 1)
+            return "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
+        case "string_pattern_mismatch" if error["loc"][-1] == "uri":
+            return (
+                f"{error['input']!r} is none of https://host/path.gguf, pvc://claim/path.gguf and"
+                " file:///path.gguf"
+            )
+    return _in_a_line(error["msg"].removeprefix("Value error, "))
+
+
+def _fields(path: tuple[int | str, ...]) -> list[str]:
+    """The fields of the API's type at `path`."""
+    model: type[BaseModel] = LlamaCluster
+    for part in path:
+        fields = {field.alias or name: field for name, field in model.model_fields.items()}
+        kind = fields[part].annotation if isinstance(part, str) and part in fields else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return []
+        model = kind
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _refusals(cluster: LlamaCluster) -> Iterator[str]:
+    """What the API server's rules refuse and the types alone let pass."""
+    name, spec = cluster.metadata.name, cluster.spec
+    inference = spec.inference
+    if not _NAME.fullmatch(name):
+        yield (
+            f"metadata.name: {name!r} must start with a letter and have only lower-case letters,"
+            " digits and dashes"
+        )
+    if len(name) > MAX_NAME_LENGTH:
+        yield f"metadata.name: more than {MAX_NAME_LENGTH} characters"
+    if name.endswith("-group"):
+        yield "metadata.name: must not end with -group"
+    if spec.model.storage and not spec.model.uri.startswith("http"):
+        yield "spec.model.storage: is for downloaded models, with an http(s):// uri"
+    if inference.ubatch_size > inference.batch_size:
+        yield (
+            f"spec.inference.ubatchSize: {inference.ubatch_size} is greater than batchSize"
+            f" ({inference.batch_size})"
+        )
+    for arg in inference.extra_args:
+        if arg.partition("=")[0] in OWNED_FLAGS:
+            yield f"spec.inference.extraArgs: {arg} is set by the operator from another field"
+    if spec.server.port in (contract.AGENT_PORT, contract.RPC_PORT):
+        yield f"spec.server.port: {spec.server.port} is the group's own"
+
+
+def _in_a_line(error: Exception | str) -> str:
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,209 @@
+"""`kubectl llamacluster plan`: the operator's plan, made on the user's machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import click
+import yaml
+from rich.text import Text
+
+from llamacluster.agent.contract import Plan, PlanFailure, PlanOptions
+from llamacluster.agent.plan import plan_with, read_model
+from llamacluster.agent.source import shown
+from llamacluster.api.types import LlamaCluster
+from llamacluster.cli import ENGINE_IMAGE_ENV
+from llamacluster.cli.engines import NoEngine, plan_on_path
+from llamacluster.cli.header import header_at, header_of
+from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
+from llamacluster.cli.table import print_plan
+from llamacluster.cli.terminal import BadInput, Failed, err, out, printable, say
+from llamacluster.planning.formula import Formula
+from llamacluster.planning.model import Model
+from llamacluster.planning.reasons import GroupError
+from llamacluster.resources.planjob import plan_options
+
+
+class Output(StrEnum):
+    """Format of what is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class Engine(StrEnum):
+    """Who is asked how much memory the model takes."""
+
+    AUTO = "auto"
+    PATH = "path"
+    CONTAINER = "container"
+    FORMULA = "formula"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, where the engine was asked, and why not elsewhere."""
+
+    plan: Plan
+    where: str
+    passed_over: list[str]
+
+
+@click.command()
+@click.option(
+    "-f",
+    "--filename",
+    "manifest",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    metavar="FILE",
+    help="Manifest with one or more LlamaClusters, YAML or JSON; - is standard input.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(Output, case_sensitive=False),
+    default=Output.TABLE,
+    show_default="table",
+    help="json and yaml: what status.plan is made of, all numbers in bytes; for several "
+    "LlamaClusters a list.",
+)
+@click.option(
+    "--model",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read the header from this GGUF file and not from spec.model.uri. The file may end where "
+    "the weights begin.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(Engine, case_sensitive=False),
+    default=Engine.AUTO,
+    show_default="auto",
+    help="Who says the numbers: the engine's programs on PATH, those in a container of the engine "
+    "image, or a formula; auto: the first of them that can.",
+)
+@click.option(
+    "--image",
+    help=f"Engine image for the container. Default: spec.image, else ${ENGINE_IMAGE_ENV}.",
+)
+def plan(
+    manifest: str, output: Output, model: Path | None, engine: Engine, image: str | None
+) -> None:
+    """Print how a LlamaCluster would be laid over its workers.
+
+    Reads the header of the model, a few MiB, and says how many workers it takes, which layers each
+    holds, and how much memory each needs. Needs no cluster and makes nothing in one.
+
+    \b
+    Exit codes:
+      0  the model fits
+      1  it does not fit, or no plan can be made
+      2  the manifest or an option is wrong
+    """
+    try:
+        with click.open_file(manifest, "rb") as content:
+            name = "standard input" if manifest == "-" else manifest
+            clusters = read_manifest(content.read(MAX_BYTES + 1), name)
+    except OSError as error:
+        raise BadInput(f"{manifest} cannot be read: {error.strerror}") from error
+    except BadManifest as error:
+        raise BadInput(str(error)) from error
+    answers: list[Plan | PlanFailure] = []
+    for cluster in clusters:
+        try:
+            planned = _planned(cluster, model, engine, image)
+        except GroupError as error:
+            named = f"{cluster.metadata.name}: " if len(clusters) > 1 else ""
+            say("error", named + error.message, "bold red")
+            answers.append({"reason": error.reason.value, "message": error.message})
+            continue
+        if planned.passed_over:
+            say("note", f"{'; '.join(planned.passed_over)}: {_instead(planned)}", "dim")
+        if output is Output.TABLE:
+            if answers:
+                click.echo()
+            options = plan_options(cluster)
+            print_plan(out(), cluster.metadata.name, options, planned.plan, planned.where)
+        answers.append(planned.plan)
+    if output is not Output.TABLE:
+        click.echo(_formatted(answers, output))
+    if not all(answer.get("fits") for answer in answers):
+        raise SystemExit(1)
+
+
+def _planned(
+    cluster: LlamaCluster, file: Path | None, engine: Engine, image: str | None
+) -> Planned:
+    """The plan of one LlamaCluster. Raises GroupError and Failed when there can be none."""
+    options = plan_options(cluster)
+    image = image or cluster.spec.image or os.environ.get(ENGINE_IMAGE_ENV)
+    source = str(file) if file else options.model_uri
+    with (
+        tempfile.TemporaryDirectory(prefix="llamacluster-") as private,
+        err().status(_doing(f"reading the header of {shown(source)}")) as status,
+    ):
+        # The container's user may read the folder inside; that around it keeps all others out.
+        folder = Path(private, "headers")
+        folder.mkdir()
+        headers, copy = header_of(file, folder) if file else header_at(source, folder)
+        model = read_model(headers, copy.name)
+        return _asked(
+            model, copy, options, engine, image, lambda doing: status.update(_doing(doing))
+        )
+
+
+def _asked(
+    model: Model,
+    copy: Path,
+    options: PlanOptions,
+    engine: Engine,
+    image: str | None,
+    tell: Callable[[str], None],
+) -> Planned:
+    """The plan by the best word that can be had: the engine's, else the formula's."""
+    passed_over: list[str] = []
+    if engine in (Engine.AUTO, Engine.PATH):
+        tell("asking the engine")
+        try:
+            return Planned(plan_on_path(model, copy, options), "on PATH", passed_over)
+        except NoEngine as error:
+            passed_over.append(str(error))
+    if engine in (Engine.AUTO, Engine.CONTAINER):
+        try:
+            # Imported here because it takes half a second.
+            from llamacluster.cli.container import plan_in_container
+
+            if not image:
+                raise NoEngine(
+                    f"no engine image is named (--image, spec.image, ${ENGINE_IMAGE_ENV})"
+                )
+            return Planned(
+                plan_in_container(image, copy, options, tell), f"in {image}", passed_over
+            )
+        except NoEngine as error:
+            passed_over.append(str(error))
+    if engine in (Engine.PATH, Engine.CONTAINER):
+        raise Failed("; ".join(passed_over))
+    return Planned(plan_with(model, Formula(model), options, None), "", passed_over)
+
+
+def _instead(planned: Planned) -> str:
+    return f"asked {planned.where}" if planned.where else "the numbers are by formula"
+
+
+def _formatted(answers: list[Plan | PlanFailure], output: Output) -> str:
+    answer = answers[0] if len(answers) == 1 else answers
+    if output is Output.JSON:
+        return json.dumps(answer, indent=2)
+    return yaml.safe_dump(answer, sort_keys=False).rstrip()
+
+
+def _doing(text: str) -> Text:
+    return Text(printable(text))

@@ -1,0 +1,45 @@
+"""`kubectl llamacluster`: kubectl runs `kubectl-llamacluster` from PATH for it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from llamacluster import __version__
+from llamacluster.cli.plan import plan
+
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="kubectl-llamacluster")
+def plugin() -> None:
+    """Work with LlamaClusters."""
+
+
+plugin.add_command(plan)
+
+
+def main() -> None:
+    """Entry point."""
+    for number in _ENDS:
+        signal.signal(number, _end)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="replace")  # a terminal that does not know a letter shows a ?
+    plugin(prog_name="kubectl llamacluster")
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    # Once: a second Ctrl-C would keep what is cleared away from being so.
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()
