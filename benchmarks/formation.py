@@ -71,7 +71,13 @@ def row(name: str, total: float, load: float, overhead: float) -> str:
 def measure(live: Live) -> Round:
     """Delete all pods of the group and follow the new ones until the leader is Ready."""
     old = {pod["metadata"]["uid"] for pod in live.pods().values()}
-    live.kubectl("delete", "pods", "-l", f"llamacluster.dev/cluster={live.name}", "--wait=false")
+    live.kubectl(
+        "delete",
+        "pods",
+        "-l",
+        live.selector,
+        "--wait=false",
+    )
     running: dict[str, float] = {}
     for seen, pod in watch(live):
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
@@ -95,7 +101,15 @@ def watch(live: Live) -> Iterator[tuple[float, dict[str, Any]]]:
     """States of the group's pods as they come, with the time at which they came."""
     command = [
         *(tool("kubectl"), f"--kubeconfig={live.cluster.kubeconfig}", f"-n={live.namespace}"),
-        *("get", "pods", "-l", f"llamacluster.dev/cluster={live.name}", "--watch", "-o", "json"),
+        *(
+            "get",
+            "pods",
+            "-l",
+            live.selector,
+            "--watch",
+            "-o",
+            "json",
+        ),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from llamacluster.agent.contract import AGENT_PORT, STATUS, LeaderStatus
+from llamacluster.resources.metadata import CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL
 from tests.kind.cluster import Cluster
 from tests.kind.portforward import port_forward
 from tests.kind.product import EXAMPLES
@@ -47,6 +48,11 @@ class Live:
     namespace: str
     name: str = "tiny"
 
+    @property
+    def selector(self) -> str:
+        """Of the pods of the groups, without that of the planner."""
+        return f"{CLUSTER_LABEL}={self.name},{LWS_WORKER_INDEX_LABEL}"
+
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         return self.cluster.kubectl(f"--namespace={self.namespace}", *args, stdin=stdin)
 
@@ -63,8 +69,8 @@ class Live:
         return cast("Json", json.loads(self.kubectl("get", *what, "-o", "json")))
 
     def pods(self) -> dict[str, Json]:
-        """All pods of the LlamaCluster, by name."""
-        found = self.read("pods", "-l", f"llamacluster.dev/cluster={self.name}")
+        """All pods of the groups, by name."""
+        found = self.read("pods", "-l", self.selector)
         return {pod["metadata"]["name"]: pod for pod in found["items"]}
 
     def condition(self, kind: str) -> Json:

@@ -52,14 +52,14 @@ def test_the_scale_subresource_adds_and_removes_whole_groups(group: Live) -> Non
 
 def test_restarting_the_operator_changes_nothing(group: Live) -> None:
     def versions() -> dict[str, str]:
-        found = group.read("lws,svc,pods", "-l", OURS)["items"]
+        found = [*group.read("lws,svc", "-l", OURS)["items"], *group.pods().values()]
         return {
             f"{o['kind']}/{o['metadata']['name']}": o["metadata"]["resourceVersion"] for o in found
         } | {"llc": group.get()["metadata"]["resourceVersion"]}
 
     group.wait_for("Progressing", "False", "AsExpected")
     # The kubelet may find a worker ready a moment after the leader, which asks it directly.
-    group.kubectl("wait", "--for=condition=Ready", "pods", "-l", OURS, "--timeout=60s")
+    group.kubectl("wait", "--for=condition=Ready", "pods", "-l", group.selector, "--timeout=60s")
     group.kubectl("wait", "--for=condition=Available", "lws/tiny-group", "--timeout=60s")
     before = versions()
     operator = ["--namespace=llamacluster-system", "rollout"]

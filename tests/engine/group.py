@@ -20,9 +20,12 @@ from llamacluster.agent.contract import (
     STATUS,
     LeaderOptions,
     LeaderStatus,
+    Plan,
+    PlanOptions,
     WorkerOptions,
     WorkerStatus,
     leader_args,
+    plan_args,
     worker_args,
 )
 from tests.kind.docker import Engine
@@ -111,8 +114,20 @@ class Group:
             f"{self.name}-{index}", worker_args(WorkerOptions()), [AGENT_PORT], docker_args
         )
 
-    def start_leader(self, options: LeaderOptions) -> Container:
-        return self._start(self.name, leader_args(options), [AGENT_PORT, options.server_port], ())
+    def start_leader(self, options: LeaderOptions, *docker_args: str) -> Container:
+        ports = [AGENT_PORT, options.server_port]
+        return self._start(self.name, leader_args(options), ports, docker_args)
+
+    def plan(self, options: PlanOptions) -> Plan:
+        """What the planner says; its container is gone then."""
+        printed = self.engine.docker(
+            *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp:mode=1777"),
+            *("--user", f"{AGENT_UID}:{AGENT_UID}", "--cap-drop", "ALL"),
+            *("--volume", f"{self.models}:/test-models:ro", "--cpus", "1", "--memory", "1g"),
+            *(self.image, *plan_args(options)),
+        )
+        plan: Plan = json.loads(printed.splitlines()[-1])
+        return plan
 
     def start_plain_server(self, *args: str) -> Container:
         """llama-server alone, without agents."""
@@ -162,7 +177,7 @@ class Group:
         status: WorkerStatus = json.loads(body)
         return status
 
-    def until(self, reason: str, formations: int = 0) -> LeaderStatus:
+    def until(self, reason: str, formations: int = 0, seconds: float = GENEROUS) -> LeaderStatus:
         """The status once its reason is this one, and the group has formed that often."""
 
         def look() -> LeaderStatus | None:
@@ -174,7 +189,7 @@ class Group:
             return status if right else None
 
         try:
-            return eventually(look)
+            return eventually(look, seconds)
         except AssertionError as error:
             raise AssertionError(f"never {reason}:\n{self.leader.log()[-8000:]}") from error
 

@@ -115,7 +115,7 @@ def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, in
     header = model.header
 
     def rows(name: str) -> int:
-        return model.shapes[f"blk.{layer}.{name}.weight"][1]
+        return model.rows(f"blk.{layer}.{name}.weight")
 
     if "attn_kv_a_mqa.weight" in names:
         # Multi-head latent attention keeps the latent vector with the rotated part of the key;
@@ -196,9 +196,9 @@ def _widths(model: Model) -> tuple[int, int, int]:
         inner = 0
         for name in names:
             if name in ("ffn_gate.weight", "ffn_up.weight"):
-                inner += model.shapes[f"blk.{layer}.{name}"][1]
+                inner += model.rows(f"blk.{layer}.{name}")
             elif name in ("ffn_gate_exps.weight", "ffn_up_exps.weight"):
-                inner += model.shapes[f"blk.{layer}.{name}"][1] * used
+                inner += model.rows(f"blk.{layer}.{name}") * used
         widest = max(widest, inner)
     return header.number("embedding_length") or 0, widest, used
 

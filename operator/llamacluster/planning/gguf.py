@@ -23,6 +23,8 @@ MAX_TENSORS: Final = 1 << 18
 MAX_KEY_BYTES: Final = 65535
 MAX_STRING_BYTES: Final = 16 << 20
 MAX_DIMENSIONS: Final = 4
+MAX_LAYERS: Final = 512
+"""The engine's own limit."""
 KEPT_ELEMENTS: Final = 4096
 """Arrays of numbers up to this length are kept (parameters per layer); longer ones, and those of
 strings (tokenizers), are skipped."""
@@ -181,8 +183,12 @@ class Header:
 
     @property
     def block_count(self) -> int:
-        """Layers without the output layer. Raises GgufError if the header does not say."""
-        return self.required("block_count")
+        """Layers without the output layer. Raises GgufError if the header does not say, or says
+        more than MAX_LAYERS."""
+        count = self.required("block_count")
+        if count > MAX_LAYERS:
+            raise GgufError(f"the header claims {count} layers, more than {MAX_LAYERS}")
+        return count
 
     @property
     def context_length(self) -> int:

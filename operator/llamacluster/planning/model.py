@@ -47,6 +47,13 @@ class Model:
         """With the output layer."""
         return len(self.layer_bytes)
 
+    def rows(self, name: str) -> int:
+        """Numbers that come out of a matrix; 1 for a vector, 0 if there is no such tensor."""
+        shape = self.shapes.get(name)
+        if shape is None:
+            return 0
+        return shape[1] if len(shape) > 1 else 1
+
 
 def model_of(headers: Sequence[Header]) -> Model:
     """The model that consists of files with these headers, in their order.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 from llamacluster.planning.account import Account, Accountant, Memory, Settings
@@ -37,6 +37,7 @@ _WORTH_ANOTHER: Final = 0.995
 _USEFUL_SAVING: Final = 0.1
 _LEAST_CONTEXT: Final = 512
 _USEFUL_CPU: Final = 1000
+_UNMAPPED: Final = frozenset({"--no-mmap", "--mlock", "--load-mode", "-lm"})
 _WIDE_CACHE_TYPES: Final = ("f32", "f16", "bf16")
 
 
@@ -349,13 +350,24 @@ def worker_need(memory: Memory, largest_tensor: int) -> int:
 
 def leader_need(model: Model, memory: Memory, settings: Settings) -> int:
     """The least memory limit of the leader, in whole MiB. Its weights are mapped from the model's
-    file, which the kernel can drop, and are not counted."""
-    vocabulary = model.shapes.get("token_embd.weight", (0, 0))[-1]
-    logits = settings.parallel * vocabulary * 4
-    checkpoints = CHECKPOINTS * settings.parallel * checkpoint_bytes(model, settings)
-    return _whole_mib(
-        (memory.context + memory.compute + logits) * MARGIN + checkpoints + LEADER_BASE
-    )
+    file, which the kernel can drop, and are not counted unless the user wants them held."""
+    logits = settings.parallel * model.rows("token_embd.weight") * 4
+    held = memory.context + memory.compute + logits
+    if not _UNMAPPED.isdisjoint(settings.extra_args):
+        held += memory.model
+    checkpoints = _checkpoints(settings) * settings.parallel * checkpoint_bytes(model, settings)
+    return _whole_mib(held * MARGIN + checkpoints + LEADER_BASE)
+
+
+def _checkpoints(settings: Settings) -> int:
+    """As many for each slot as the user's own argument says, else CHECKPOINTS."""
+    words = settings.extra_args
+    given = [
+        int(value)
+        for flag, value in pairwise(words)
+        if flag in ("--ctx-checkpoints", "-ctxcp", "--swa-checkpoints") and value.isdigit()
+    ]
+    return given[-1] if given else CHECKPOINTS
 
 
 def runs(layers: Sequence[int]) -> list[tuple[int, int]]:

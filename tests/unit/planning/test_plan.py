@@ -9,8 +9,17 @@ from typing import Literal
 import pytest
 
 from llamacluster.planning.account import Account, Settings
-from llamacluster.planning.formula import Formula
-from llamacluster.planning.plan import MARGIN, WORKER_BASE, Planner, Wanted, quantity, runs, shown
+from llamacluster.planning.formula import Formula, checkpoint_bytes
+from llamacluster.planning.plan import (
+    CHECKPOINTS,
+    MARGIN,
+    WORKER_BASE,
+    Planner,
+    Wanted,
+    quantity,
+    runs,
+    shown,
+)
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model.headers import MODELS
 from tests.unit.planning.test_model import model
@@ -143,6 +152,18 @@ def test_too_small_a_leader_is_told() -> None:
     assert not result.fits
     assert f"leader.resources.limits.memory to {quantity(result.leader_needs)}" in result.message
     assert "does not fit" not in result.message
+
+
+def test_what_the_user_has_the_leader_hold_is_planned() -> None:
+    def leader(*extra_args: str) -> int:
+        found = planner("gemma-3-27b").plan(Wanted(3), replace(SETTINGS, extra_args=extra_args))
+        return found.leader_needs
+
+    embeddings = model("gemma-3-27b").input_bytes
+    assert leader("--no-mmap") - leader() == pytest.approx(embeddings * MARGIN, abs=1 << 20)
+    one = checkpoint_bytes(model("gemma-3-27b"), SETTINGS) * SETTINGS.parallel
+    more = leader("--ctx-checkpoints", "7") - leader()
+    assert more == pytest.approx((7 - CHECKPOINTS) * one, abs=1 << 20)
 
 
 def test_even_all_workers_may_be_too_few() -> None:
