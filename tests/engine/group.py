@@ -4,6 +4,7 @@ read-only root file system, limits, names from the DNS."""
 from __future__ import annotations
 
 import json
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -70,13 +71,13 @@ class Container:
     def run_python(self, code: str) -> str:
         return self.engine.docker("exec", self.id, "python3", "-c", code)
 
-    def kill_processes(self, name: str) -> None:
-        """SIGKILL for all processes of that name."""
+    def kill_processes(self, name: str, signum: signal.Signals = signal.SIGKILL) -> None:
+        """A signal for all processes of that name."""
         self.run_python(
             "import os, pathlib\n"
             "for comm in pathlib.Path('/proc').glob('[0-9]*/comm'):\n"
             f"    if comm.read_text().strip() == {name[:15]!r}:\n"
-            "        os.kill(int(comm.parent.name), 9)\n"
+            f"        os.kill(int(comm.parent.name), {signum.value})\n"
         )
 
     def terminate(self) -> tuple[float, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from llamacluster.agent.contract import ATTACH, READYZ, LeaderOptions
 from llamacluster.planning.split import assigned_device, tensor_split
-from tests.engine.group import Group, eventually
+from tests.engine.group import DOMAIN, Group, eventually
 from tests.model import SENTENCE
 
 pytestmark = pytest.mark.engine
@@ -145,6 +147,52 @@ def test_a_killed_engine_heals(new_group: NewGroup) -> None:
     group.leader.kill_processes("llama-server")
     assert "137" in group.until("EngineFailed")["message"]
     group.until("Ready", formations=2)
+
+
+def test_a_frozen_engine_heals(new_group: NewGroup) -> None:
+    group = whole(new_group())
+    group.until("Ready")
+    group.leader.kill_processes("llama-server", signal.SIGSTOP)
+    assert "SIGSTOP" in group.until("EngineHung")["message"]
+    group.until("Ready", formations=2)
+
+
+def test_a_frozen_rpc_server_heals(new_group: NewGroup) -> None:
+    group = whole(new_group())
+    group.until("Ready")
+    group.worker(1).kill_processes("ggml-rpc-server", signal.SIGSTOP)
+    assert "x-0-1: RPC server was stopped by a signal" in group.until("WorkerLost")["message"]
+    group.until("Ready", formations=2)
+    assert group.ask("/completion", GREEDY)["content"] == SENTENCE
+
+
+def test_a_worker_that_falls_silent_in_the_midst_of_a_request_heals(new_group: NewGroup) -> None:
+    group = whole(new_group())
+    group.until("Ready")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(
+            lambda: group.leader.post(
+                "/completion", {"prompt": "Hello", "n_predict": 100_000, "ignore_eos": True}, 8080
+            )
+        )
+        eventually(lambda: '"is_processing":true' in group.leader.get("/slots", 8080)[1])
+        group.engine.docker("pause", group.worker(2).id)
+        group.until("WorkerLost")
+        with pytest.raises(OSError):  # the connection ends with the engine, it does not hang
+            asked.result(timeout=60)
+    group.engine.docker("unpause", group.worker(2).id)
+    group.until("Ready", formations=2)
+
+
+def test_a_cut_in_the_network_heals(new_group: NewGroup) -> None:
+    group = whole(new_group())
+    group.until("Ready")
+    group.engine.docker("network", "disconnect", group.network, group.worker(1).id)
+    assert "lost x-0-1" in group.until("WorkerLost")["message"]
+    alias = ("--alias", f"{group.name}-1.{DOMAIN}")
+    group.engine.docker("network", "connect", *alias, group.network, group.worker(1).id)
+    group.until("Ready", formations=2)
+    assert group.ask("/completion", GREEDY)["content"] == SENTENCE
 
 
 def test_a_leader_that_starts_anew_takes_its_workers_over(new_group: NewGroup) -> None:

@@ -283,6 +283,8 @@ class ChildProcess(TypedDict):
     uptimeSeconds: float
     restarts: int
     """How often it ended by itself and was started again, since the agent's start."""
+    cpuSeconds: float
+    """CPU time that it has taken."""
 
 
 class HeldMemory(TypedDict):

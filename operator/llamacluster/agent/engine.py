@@ -162,6 +162,15 @@ class EngineHttp:
             return False
         return code == 200
 
+    def is_responsive(self, seconds: float) -> bool:
+        """Whether it tells its metrics within so many seconds, which it does between two steps of
+        the computation."""
+        try:
+            code, _ = self._ask("GET", "/metrics", None, seconds)
+        except (OSError, http.client.HTTPException):
+            return False
+        return code == 200
+
     def make_first_token(self, embeddings: bool, seconds: float) -> None:
         """Makes the smallest real request, which passes through every layer and thus every worker.
 

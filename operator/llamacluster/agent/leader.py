@@ -40,6 +40,7 @@ from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher, stop
+from llamacluster.agent.pulse import Pulse
 from llamacluster.agent.source import shown
 from llamacluster.agent.status import GroupStatus
 from llamacluster.planning.gguf import GgufError, Header, read_header
@@ -165,7 +166,7 @@ class Leader:
             self._make_first_token(engine, watch)
             self._status.formed_seconds = round(self._clock.monotonic() - began, 3)
             self._become_ready()
-            self._wait(engine, watch, until=lambda: False)
+            self._serve(engine, watch)
 
     # The model.
 
@@ -385,6 +386,29 @@ class Leader:
             load_seconds=self._status.load_seconds,
         )
 
+    def _serve(self, engine: _Engine, watch: _Watch) -> None:
+        """Serves for as long as the group is whole. Ends only by an exception."""
+        pulse = Pulse(
+            self._http.is_responsive, lambda: engine.cpu_seconds() + sum(watch.cpu.values())
+        )
+        done = Event()
+
+        def look_again_and_again() -> None:
+            while not self._clock.wait(done, WATCH_SECONDS) and not pulse.stopped:
+                pulse.look()
+            self._wake.set()
+
+        Thread(target=look_again_and_again, daemon=True).start()
+        try:
+            self._wait(engine, watch, until=lambda: pulse.stopped)
+        finally:
+            done.set()
+        raise GroupError(
+            Reason.EngineHung,
+            "a request is under way, and neither the engine nor any worker works on it: a worker"
+            " does not answer the engine; the group forms anew",
+        )
+
     def _wait(self, engine: _Engine, watch: _Watch, until: Callable[[], bool]) -> None:
         """Waits until that is so. Raises GroupError as soon as the group is broken."""
         assert engine.child is not None  # noqa: S101 - started
@@ -395,6 +419,11 @@ class Leader:
                 raise watch.lost
             if (code := engine.child.exit_code()) is not None:
                 raise self._why_it_ended(engine, code, watch)
+            if engine.child.is_frozen():
+                raise GroupError(
+                    Reason.EngineHung,
+                    "the engine was stopped by a signal (SIGSTOP); the group forms anew",
+                )
             if until():
                 return
             self._status.tokens_per_second = engine.log.tokens_per_second
@@ -451,6 +480,9 @@ class _Engine:
     started: float
     child: Child | None = None
 
+    def cpu_seconds(self) -> float:
+        return self.child.cpu_seconds() if self.child else 0.0
+
 
 class _Watch:
     """Looks at the attached workers and remembers the first loss."""
@@ -470,6 +502,8 @@ class _Watch:
         self._pool = pool
         self._on_lost = on_lost
         self._missed = dict.fromkeys((worker.name for worker in workers), 0)
+        self.cpu = dict.fromkeys(self._missed, 0.0)
+        """CPU seconds that the engine of each worker has taken, as last told."""
         self.held: dict[str, HeldMemory | None] = dict.fromkeys(self._missed)
         """What the engine of each worker holds, as last told."""
 
@@ -492,6 +526,8 @@ class _Watch:
             return f"lost {worker.name}: {error}"
         self._missed[worker.name] = 0
         self.held[worker.name] = status["memory"]
+        if status["child"]:
+            self.cpu[worker.name] = status["child"]["cpuSeconds"]
         if status["epoch"] == self._epoch and status["name"] == worker.name:
             return None
         return f"lost {worker.name}: {status['message']}"

@@ -6,10 +6,14 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Lock, Thread
 from typing import Protocol
 
 MAX_LINE_BYTES = 16 << 10
+
+_STATE, _UTIME, _STIME = 0, 11, 12
+"""Fields of /proc/PID/stat behind the name, see proc_pid_stat(5)."""
 
 
 class Child(Protocol):
@@ -26,6 +30,12 @@ class Child(Protocol):
 
     def wait(self, seconds: float) -> int | None:
         """Waits for its end, at most `seconds`; the exit code, None if it still runs."""
+
+    def is_frozen(self) -> bool:
+        """Whether a signal has stopped it: it lives, and does nothing."""
+
+    def cpu_seconds(self) -> float:
+        """CPU time that it has taken; 0 once it has ended."""
 
 
 class Launcher:
@@ -103,6 +113,21 @@ class _Process:
             return _as_shell(self._process.wait(seconds))
         except subprocess.TimeoutExpired:
             return None
+
+    def is_frozen(self) -> bool:
+        return self._stat(_STATE) == "T"
+
+    def cpu_seconds(self) -> float:
+        return (int(self._stat(_UTIME)) + int(self._stat(_STIME))) / os.sysconf("SC_CLK_TCK")
+
+    def _stat(self, field: int) -> str:
+        """A field of the process' line in /proc; "0" once it is gone."""
+        try:
+            line = Path(f"/proc/{self.pid}/stat").read_text()
+        except OSError:
+            return "0"
+        # The name, the second field, may hold spaces and brackets of its own.
+        return line.rpartition(")")[2].split()[field]
 
 
 def stop(child: Child, grace_seconds: float) -> None:

@@ -78,13 +78,17 @@ class Worker:
         while not self._stopping:
             child = self._start()
             self._wait_while_it_runs(child)
-            code = child.exit_code()
+            code, frozen = child.exit_code(), child.is_frozen()
             stop(child, STOP_SECONDS if self._stopping else 0)
             if self._stopping or self._request:
                 continue
             if self._clock.monotonic() - self._started > STABLE_SECONDS:
                 backoff.reset()
-            self._lost(f"RPC server ended with {_explained(code)}")
+            self._lost(
+                "RPC server was stopped by a signal, and is started anew"
+                if frozen
+                else f"RPC server ended with {_explained(code)}"
+            )
             self._pause(backoff.next_seconds())
 
     def stop(self) -> None:
@@ -114,7 +118,12 @@ class Worker:
         return self._child
 
     def _wait_while_it_runs(self, child: Child) -> None:
-        while child.exit_code() is None and not self._stopping and not self._request:
+        while (
+            child.exit_code() is None
+            and not child.is_frozen()
+            and not self._stopping
+            and not self._request
+        ):
             self._clock.wait(self._wake, 1.0)
             self._wake.clear()
 
@@ -169,6 +178,7 @@ class Worker:
                     "pid": child.pid,
                     "uptimeSeconds": round(self._clock.monotonic() - self._started, 3),
                     "restarts": self._restarts,
+                    "cpuSeconds": child.cpu_seconds(),
                 }
                 if child
                 else None,

@@ -60,6 +60,8 @@ class Reason(StrEnum):
     """Leader and workers do not run the same build of the engine."""
     EngineBadFlag = "EngineBadFlag"
     """The engine does not know, or does not accept, one of its arguments."""
+    EngineHung = "EngineHung"
+    """The engine has work and gets nowhere with it."""
     EngineFailed = "EngineFailed"
     """The engine ended, or does not answer, for a reason of its own."""
 

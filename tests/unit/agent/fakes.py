@@ -48,6 +48,8 @@ class FakeChild:
         self.say = on_line
         self._on_exit = on_exit
         self._code: int | None = None
+        self.frozen = False
+        self.cpu = 0.0
 
     def end(self, code: int) -> None:
         if self._code is None:
@@ -62,6 +64,12 @@ class FakeChild:
 
     def wait(self, seconds: float) -> int | None:  # noqa: ARG002
         return self._code
+
+    def is_frozen(self) -> bool:
+        return self.frozen and self._code is None
+
+    def cpu_seconds(self) -> float:
+        return self.cpu
 
 
 class FakeLauncher(Launcher):
@@ -137,11 +145,15 @@ class FakeHttp(EngineHttp):
     """An engine that is healthy and answers, unless told otherwise."""
 
     healthy: bool = True
+    responsive: bool = True
     token: GroupError | None = None
     asked: int = 0
 
     def is_healthy(self) -> bool:
         return self.healthy
+
+    def is_responsive(self, seconds: float) -> bool:  # noqa: ARG002
+        return self.responsive
 
     def make_first_token(self, embeddings: bool, seconds: float) -> None:  # noqa: ARG002
         self.asked += 1

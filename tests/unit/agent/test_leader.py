@@ -111,6 +111,24 @@ def test_the_engine_is_told_everything_explicitly(running: Running) -> None:
     assert argv.endswith("--threads 7")
 
 
+def test_an_engine_that_is_frozen_is_replaced(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.launcher.last.frozen = True
+    assert "SIGSTOP" in running.until_reason(Reason.EngineHung)["message"]
+    running.until_formed(2)
+    assert len(running.launcher.started) == 2
+
+
+def test_an_engine_that_hangs_is_replaced(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.http.responsive = False
+    assert "nor any worker works on it" in running.until_reason(Reason.EngineHung)["message"]
+    running.http.responsive = True
+    running.until_formed(2)
+
+
 def test_a_missing_worker_is_named(running: Running) -> None:
     running.peers.nameless.add("x-0-2")
     running.start()

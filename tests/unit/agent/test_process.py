@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections.abc import Callable
 from threading import Event, Thread
 
 from llamacluster.agent.process import Child, Launcher, stop
@@ -27,6 +29,29 @@ def test_lines_come_before_the_end_is_told() -> None:
 def test_an_end_by_signal_is_told_as_a_shell_does() -> None:
     child, _, _ = started(Launcher(), "import os; os.abort()")
     assert child.wait(20) == 128 + signal.SIGABRT
+
+
+def test_a_process_that_a_signal_stopped_is_frozen_until_it_goes_on() -> None:
+    ready = Event()
+    busy = "import sys; print('on', flush=True)\nwhile True: pass"
+    child = Launcher().start([sys.executable, "-c", busy], lambda _: ready.set(), lambda: None)
+    assert ready.wait(20)
+    assert not child.is_frozen()
+    child.send(signal.SIGSTOP)
+    until(child.is_frozen)
+    taken = child.cpu_seconds()
+    child.send(signal.SIGCONT)
+    until(lambda: child.cpu_seconds() > taken)
+    assert not child.is_frozen()
+    stop(child, 0)
+    assert not child.is_frozen()
+    assert child.cpu_seconds() == 0
+
+
+def until(look: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < deadline
 
 
 def test_stop_is_gentle_first_and_then_certain() -> None:

@@ -90,6 +90,17 @@ def test_a_server_that_ends_comes_back_for_nobody(running: Running) -> None:
     assert status["child"]["restarts"] == 1
 
 
+def test_a_server_that_is_frozen_comes_back_for_nobody(running: Running) -> None:
+    running.attach("e1")
+    running.launcher.last.frozen = True
+    until(lambda: len(running.launcher.started) == 3 and running.worker.status()["child"])
+    status = running.worker.status()
+    assert (status["epoch"], status["message"]) == (
+        None,
+        "RPC server was stopped by a signal, and is started anew",
+    )
+
+
 def test_a_server_that_ends_with_0_has_failed_too(running: Running) -> None:
     running.launcher.last.end(0)
     until(lambda: len(running.launcher.started) == 2)
