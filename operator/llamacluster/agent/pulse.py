@@ -2,9 +2,9 @@
 
 llama-server has no timeout for a worker that is silent: a request then hangs for ever, and /health
 says 200. Its /metrics are told between two steps of the computation, so an answer is a sign of
-life. None is no sign of death: a step of a long prompt may take minutes on slow CPUs. But then some part
-of the group computes. Where no answer comes and no process of the group takes CPU time, nothing is
-under way any more, whatever the model's pace is.
+life. None is no sign of death: a step of a long prompt may take minutes on slow CPUs. But then some
+part of the group computes. Where no answer comes and no process of the group takes CPU time,
+nothing is under way any more, whatever the model's pace is.
 """
 
 from __future__ import annotations
