@@ -35,6 +35,7 @@ _CUTS: Final = 3
 _WORTH_ANOTHER: Final = 0.995
 """Another cut must promise to make the heaviest worker lighter than this share."""
 _USEFUL_SAVING: Final = 0.1
+_LEAST_SAVING: Final = 256 << 20
 _LEAST_CONTEXT: Final = 512
 _USEFUL_CPU: Final = 1000
 _UNMAPPED: Final = frozenset({"--no-mmap", "--mlock", "--load-mode", "-lm"})
@@ -270,7 +271,7 @@ class Planner:
         wide, narrow = (
             sum(context_bytes(self._model, each)) for each in (settings, _q8_0(settings))
         )
-        if wide - narrow < _USEFUL_SAVING * total:
+        if wide - narrow < max(_LEAST_SAVING, _USEFUL_SAVING * total):
             return []
         try:
             other = self._accountant.account(split.layers, _q8_0(settings))
