@@ -331,7 +331,10 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
             "spec.inference.extraArgs",
             "extraArgs must not set a flag that the operator sets from other fields",
         )
-        for flag in ("--ctx-size", "-c", "--rpc", "-ts", "--port", "--api-key", "--ctx-size=1")
+        for flag in (
+            *("--ctx-size", "-c", "--rpc", "-ts", "--port", "--api-key", "--ctx-size=1"),
+            *("--ctx_size", "--n_gpu-layers=1"),
+        )
     },
     "a privileged port": ({"server": {"port": 80}}, "spec.server.port", "equal to 1024"),
     "no such port": ({"server": {"port": 65536}}, "spec.server.port", "equal to 65535"),

@@ -191,7 +191,8 @@ class Inference(ApiModel):
             max_length=64,
             json_schema_extra=rules(
                 Rule(
-                    "!self.exists(arg, arg.split('=')[0] in ["
+                    # The engine takes --ctx_size for --ctx-size.
+                    "!self.exists(arg, arg.split('=')[0].replace('_', '-') in ["
                     + ", ".join(f"'{flag}'" for flag in OWNED_FLAGS)
                     + "])",
                     "extraArgs must not set a flag that the operator sets from other fields, "

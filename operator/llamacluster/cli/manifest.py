@@ -190,7 +190,7 @@ def _refusals(cluster: LlamaCluster) -> Iterator[str]:
             f" ({inference.batch_size})"
         )
     for arg in inference.extra_args:
-        if arg.partition("=")[0] in OWNED_FLAGS:
+        if arg.partition("=")[0].replace("_", "-") in OWNED_FLAGS:
             yield f"spec.inference.extraArgs: {arg} is set by the operator from another field"
     if spec.server.port in (contract.AGENT_PORT, contract.RPC_PORT):
         yield f"spec.server.port: {spec.server.port} is the group's own"
