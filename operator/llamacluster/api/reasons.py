@@ -54,5 +54,7 @@ class ClusterReason(StrEnum):
     """A container was killed at its memory limit."""
     Evicted = "Evicted"
     """The kubelet evicted a pod."""
+    NodeLost = "NodeLost"
+    """The node of a pod is not reachable, not ready, or gone."""
     AgentUnreachable = "AgentUnreachable"
     """The leader's pod runs, but its agent does not answer the operator."""

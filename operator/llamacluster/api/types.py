@@ -242,6 +242,16 @@ class Server(ApiModel):
     """The Service in front of the API."""
 
 
+class Recovery(ApiModel):
+    """How a broken group comes back by itself."""
+
+    lost_node_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    """How long a node may be unreachable or not ready before the pods on it are replaced by pods on
+    other nodes, counted from when Kubernetes finds it so, for which it takes about 40 s. Your own
+    tolerations of `node.kubernetes.io/unreachable` and `not-ready` win. A leader with a claim that
+    one node only can mount is not replaced: the status says what to do."""
+
+
 class ImagePullPolicy(StrEnum):
     """When the kubelet pulls the image."""
 
@@ -281,6 +291,8 @@ class LlamaClusterSpec(ApiModel):
     """How the engine runs the model."""
     server: Server = Server()
     """The API that a group serves."""
+    recovery: Recovery = Recovery()
+    """How a broken group comes back by itself."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
     """Engine image of leader and workers; default: the operator's. It must have the agent in it
     (see images/engine)."""

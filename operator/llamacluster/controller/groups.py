@@ -61,6 +61,14 @@ def leader_is_ready(group: Group) -> Finding | None:
     return Finding(GroupPhase.READY, Reason.Ready, f"{count} attached, answers requests")
 
 
+def node_is_lost(group: Group) -> Finding | None:
+    """A pod is on a node that is lost; first of those that wait for a person."""
+    for lost in sorted(group.lost, key=lambda lost: not lost.stays):
+        phase = GroupPhase.FAILED if lost.stays else GroupPhase.PENDING
+        return Finding(phase, ClusterReason.NodeLost, lost.message)
+    return None
+
+
 def leader_is_stopping(group: Group) -> Finding | None:
     """The leader is being deleted: by a rollout, a scale-down, a drain or a person."""
     if group.leader is None or "deletionTimestamp" not in group.leader["metadata"]:
@@ -202,8 +210,9 @@ def agent_does_not_answer(group: Group) -> Finding | None:  # noqa: ARG001
 
 
 CHECKS: tuple[Check, ...] = (
-    leader_is_stopping,
     leader_is_ready,
+    node_is_lost,
+    leader_is_stopping,
     pod_was_evicted,
     pod_cannot_be_scheduled,
     image_cannot_be_pulled,

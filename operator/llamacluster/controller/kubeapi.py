@@ -18,7 +18,9 @@ from llamacluster.resources.metadata import FIELD_MANAGER, Manifest
 REQUEST_TIMEOUT_SECONDS = 30
 
 
-def _resource(group: str, version: str, kind: str, plural: str) -> Resource:
+def _resource(
+    group: str, version: str, kind: str, plural: str, *, namespaced: bool = True
+) -> Resource:
     # Named here, not discovered: no requests at start, and a fixed list for RBAC.
     return Resource(
         prefix="apis" if group else "api",
@@ -26,7 +28,7 @@ def _resource(group: str, version: str, kind: str, plural: str) -> Resource:
         api_version=version,
         kind=kind,
         name=plural,
-        namespaced=True,
+        namespaced=namespaced,
     )
 
 
@@ -37,6 +39,7 @@ LEADERWORKERSETS = _resource(
 SERVICES = _resource("", "v1", "Service", "services")
 PODS = _resource("", "v1", "Pod", "pods")
 EVENTS = _resource("", "v1", "Event", "events")
+NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
 JOBS = _resource("batch", "v1", "Job", "jobs")
 
 
@@ -95,6 +98,23 @@ class KubeApi:
             await self._request("delete", path, propagation_policy="Background")
         except ApiError as error:
             if error.status != 404:
+                raise
+
+    async def delete_at_once(self, resource: Resource, manifest: Manifest) -> None:
+        """Delete this very object, if it is there, without waiting for anybody's farewell: of a
+        pod, without the kubelet's."""
+        self.writes += 1
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0,
+            "preconditions": {"uid": manifest["metadata"]["uid"]},
+        }
+        try:
+            await self._request("delete", resource.path(**_address(manifest)), body=options)
+        except ApiError as error:
+            # 409: another one of the same name is there by now.
+            if error.status not in (404, 409):
                 raise
 
     async def get_raw(self, path: str, seconds: float) -> Manifest:

@@ -14,7 +14,7 @@ from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, ObjectMeta
 from llamacluster.controller.apply import PredecessorRemains
 from llamacluster.controller.conditions import delayed, refused
-from llamacluster.controller.events import transition_events
+from llamacluster.controller.events import event, transition_events
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
@@ -23,6 +23,7 @@ from llamacluster.controller.kubeapi import (
     ApiError,
     KubeApi,
 )
+from llamacluster.controller.lostnodes import delete_lost, with_lost_pods
 from llamacluster.controller.objects import Refused, make_true, read
 from llamacluster.controller.observation import observe
 from llamacluster.controller.plan import find_plan
@@ -103,6 +104,10 @@ class Reconciler:
             return self._next_try(status)
 
         observation = await observe(cluster, group_set, self.api, self.agents)
+        observation = await with_lost_pods(cluster, observation, self.api, self.clock())
+        for lost in await delete_lost(observation, self.api):
+            why = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
+            await self._tell(why)
         status = new_status(cluster, found, observation, image, now)
         await self._say(cluster.metadata, cluster.status, status, now)
         return next_look(status, self.clock())
@@ -127,13 +132,16 @@ class Reconciler:
             return
         manifest = status_manifest(metadata, after)
         await self.api.apply_status(LLAMACLUSTERS, manifest)
-        for event in transition_events(metadata, before, after, now):
-            log.info("event", reason=event["reason"], message=event["message"])
-            try:
-                await self.api.create(EVENTS, event)
-            except ApiError as error:
-                # The status says the same, and is written.
-                log.warning("event not written", error=str(error))
+        for transition in transition_events(metadata, before, after, now):
+            await self._tell(transition)
+
+    async def _tell(self, happened: Manifest) -> None:
+        log.info("event", reason=happened["reason"], message=happened["message"])
+        try:
+            await self.api.create(EVENTS, happened)
+        except ApiError as error:
+            # The status says the same.
+            log.warning("event not written", error=str(error))
 
     def _next_try(self, status: LlamaClusterStatus) -> float:
         """Less often the longer the API server has been refusing: each try is a write."""
