@@ -124,7 +124,7 @@ async def test_what_others_add_to_our_objects_stays_and_costs_no_write(world: Wo
     world.patches("service/x", {"spec": {"sessionAffinity": "ClientIP"}})
     world.patches(
         "lws/x-group",
-        {"spec": {"rolloutStrategy": {"rollingUpdateConfiguration": {"maxUnavailable": 2}}}},
+        {"spec": {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": 2}}}},
     )
     await world.settle()
     assert await world.reconcile() == 0
@@ -141,7 +141,7 @@ async def test_what_others_add_to_our_objects_stays_and_costs_no_write(world: Wo
     assert {port["port"] for port in service["spec"]["ports"]} == {9000, 99}
     assert service["spec"]["sessionAffinity"] == "ClientIP"
     strategy = group_set["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
-    assert strategy["maxUnavailable"] == 2
+    assert strategy["partition"] == 2
 
 
 @pytest.mark.parametrize(

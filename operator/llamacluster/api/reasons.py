@@ -18,6 +18,8 @@ class ClusterReason(StrEnum):
     """replicas is 0: nothing runs because nothing is wanted."""
     RollingOut = "RollingOut"
     """Groups are being replaced by ones with the newest spec."""
+    RolloutStuck = "RolloutStuck"
+    """A group with the newest spec does not become Ready; those with the former one go on."""
     AsExpected = "AsExpected"
     """Nothing needs attention."""
     InvalidSpec = "InvalidSpec"

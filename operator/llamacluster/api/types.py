@@ -242,6 +242,38 @@ class Server(ApiModel):
     """The Service in front of the API."""
 
 
+class Rollout(ApiModel):
+    """How groups get a changed spec: one after another, from the highest index down."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.maxUnavailable) || self.maxUnavailable > 0 || "
+                "(has(self.maxSurge) && self.maxSurge > 0)",
+                "maxUnavailable can be 0 only with a maxSurge: without either no group can change",
+                ".maxUnavailable",
+            ),
+        )
+    )
+
+    max_unavailable: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """How many groups may be down for it at the same time; default: 1, or 0 with a maxSurge."""
+    max_surge: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How many further groups are made for the time of it. With 1, a single group goes on serving
+    until another one does; it takes nodes with room for one more group."""
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
+    """A rollout is told to be stuck when a group has failed to become Ready for so long. Downloads
+    and loads that go on do not count as failing."""
+
+    @property
+    def unavailable(self) -> int:
+        """maxUnavailable, said or not. With both at 1, LeaderWorkerSet would make no further group
+        for a single one."""
+        if self.max_unavailable is None:
+            return 0 if self.max_surge else 1
+        return self.max_unavailable
+
+
 class Recovery(ApiModel):
     """How a broken group comes back by itself."""
 
@@ -291,6 +323,8 @@ class LlamaClusterSpec(ApiModel):
     """How the engine runs the model."""
     server: Server = Server()
     """The API that a group serves."""
+    rollout: Rollout = Rollout()
+    """How groups get a changed spec."""
     recovery: Recovery = Recovery()
     """How a broken group comes back by itself."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None

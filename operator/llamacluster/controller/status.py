@@ -20,11 +20,12 @@ from llamacluster.api.types import (
     ObjectMeta,
     Plan,
 )
-from llamacluster.controller.conditions import Rollout, Verdict, verdicts, with_history
+from llamacluster.controller.conditions import Verdict, verdicts, with_history
 from llamacluster.controller.drift import drift, observed
 from llamacluster.controller.groups import group_status
 from llamacluster.controller.observation import Group, Observation
 from llamacluster.controller.planner import Found
+from llamacluster.controller.rollout import rollout
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.leaderworkerset import running_image, running_plan, workers_of
 from llamacluster.resources.metadata import Manifest, leader_selector
@@ -59,7 +60,7 @@ def new_status(
         )
         for index in sorted({*observation.groups, *wanted})
     ]
-    progress = rollout(cluster, group_set)
+    progress = rollout(cluster, observation, groups, now)
     plan, drifted = found.plan or cluster.status.plan, None
     if plan and progress.complete and running_plan(group_set) == plan.inputs_hash:
         plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
@@ -137,20 +138,6 @@ def status_manifest(metadata: ObjectMeta, status: LlamaClusterStatus) -> Manifes
         },
         "status": as_manifest(status),
     }
-
-
-def rollout(cluster: LlamaCluster, group_set: Manifest | None) -> Rollout:
-    """How far LeaderWorkerSet is with the newest template."""
-    if group_set is None:
-        return Rollout(wanted=cluster.spec.replicas, updated=0, observed=False)
-    status = group_set.get("status", {})
-    observed = status.get("observedGeneration", 0) >= group_set["metadata"]["generation"]
-    return Rollout(
-        wanted=cluster.spec.replicas,
-        # Until LeaderWorkerSet has seen the newest template its counts speak of an older one.
-        updated=min(status.get("updatedReplicas", 0), cluster.spec.replicas) if observed else 0,
-        observed=observed,
-    )
 
 
 def condition(status: LlamaClusterStatus, kind: str) -> Condition | None:

@@ -60,6 +60,13 @@ def leader_worker_set(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest
         "spec": {
             "replicas": cluster.spec.replicas,
             "startupPolicy": "LeaderCreated",
+            "rolloutStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdateConfiguration": {
+                    "maxUnavailable": cluster.spec.rollout.unavailable,
+                    "maxSurge": cluster.spec.rollout.max_surge,
+                },
+            },
             "networkConfig": {"subdomainPolicy": "Shared"},
             "leaderWorkerTemplate": template,
         },
@@ -132,6 +139,6 @@ def _spec_of_pods(cluster: LlamaCluster) -> Manifest:
         mode="json",
         by_alias=True,
         exclude_defaults=True,
-        exclude={"replicas": True, "server": {"service": True}},
+        exclude={"replicas": True, "rollout": True, "server": {"service": True}},
     )
     return {field: value for field, value in spec.items() if value != {}}

@@ -10,7 +10,7 @@ import pytest
 
 from llamacluster.agent.contract import Phase
 from llamacluster.api.types import GroupPhase, LlamaCluster, LlamaClusterStatus
-from llamacluster.controller.conditions import Rollout, Verdict, refused
+from llamacluster.controller.conditions import Verdict, refused
 from llamacluster.controller.events import MAX_MESSAGE, transition_events
 from llamacluster.controller.observation import Group, Observation
 from llamacluster.controller.planner import Found
@@ -22,7 +22,6 @@ from llamacluster.controller.status import (
     new_status,
     next_look,
     refused_status,
-    rollout,
     status_manifest,
 )
 from llamacluster.resources.leaderworkerset import leader_worker_set
@@ -96,32 +95,6 @@ def test_the_engines_version_is_kept_while_no_agent_answers() -> None:
     again = new_status(later, build.found(), seen(build.group(pod(0))), IMAGE, NOW)
     assert again.engine is not None
     assert again.engine.version == "b9000"
-
-
-@pytest.mark.parametrize(
-    ("group_set", "expected"),
-    [
-        (None, Rollout(2, 0, observed=False)),
-        ({"metadata": {"generation": 1}}, Rollout(2, 0, observed=False)),
-        (
-            {
-                "metadata": {"generation": 3},
-                "status": {"observedGeneration": 2, "updatedReplicas": 2},
-            },
-            Rollout(2, 0, observed=False),
-        ),
-        (
-            {
-                "metadata": {"generation": 3},
-                "status": {"observedGeneration": 3, "updatedReplicas": 3},
-            },
-            Rollout(2, 2, observed=True),
-        ),
-    ],
-    ids=["no LeaderWorkerSet", "no status", "a status of an older spec", "more groups than wanted"],
-)
-def test_rollout(group_set: Manifest | None, expected: Rollout) -> None:
-    assert rollout(llama_cluster(replicas=2), group_set) == expected
 
 
 def test_what_was_seen_before_stays_when_nothing_can_be_applied() -> None:
