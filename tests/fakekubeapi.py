@@ -85,6 +85,17 @@ class FakeKubeApi(KubeApi):
             self._bump(live, spec_changed=False)
         return copy.deepcopy(live)
 
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: dict[str, str | None]
+    ) -> None:
+        self.writes += 1
+        live = self.objects.get((resource.name, namespace, name))
+        if live is None:
+            raise ApiError(404, f'{resource.name} "{name}" not found')
+        kept = {**live["metadata"].get("annotations", {}), **annotations}
+        live["metadata"]["annotations"] = {k: v for k, v in kept.items() if v is not None}
+        self._bump(live, spec_changed=False)
+
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
         manifest = copy.deepcopy(manifest)
         metadata = manifest["metadata"]

@@ -406,6 +406,23 @@ class EngineStatus(StatusModel):
     """Version of llama.cpp, as the engine says it."""
 
 
+MAX_CHANGES = 16
+
+
+class UpgradeStatus(StatusModel):
+    """What this operator would make otherwise than the groups that run. It is not applied before
+    the spec changes, or before it is asked for by `kubectl llamacluster upgrade`."""
+
+    id: str
+    """Names this upgrade."""
+    image: str
+    """Image of leader and workers after it."""
+    changes: Annotated[list[str], Field(max_length=MAX_CHANGES)] = []
+    """What changes of the pods."""
+    requested: bool = False
+    """It was asked for, and begins when there is a plan for it."""
+
+
 Mebibytes = Annotated[str, Field(pattern=r"^\d+Mi$", max_length=32)]
 """A quantity of memory, rounded up."""
 MAX_ADVICE = 16
@@ -541,6 +558,8 @@ class LlamaClusterStatus(StatusModel):
     """State of each group."""
     engine: EngineStatus | None = None
     """The engine that runs."""
+    upgrade: UpgradeStatus | None = None
+    """The upgrade that is available; absent when there is none."""
     plan: Plan | None = None
     """Which worker holds what."""
 

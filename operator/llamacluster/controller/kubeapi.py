@@ -84,6 +84,19 @@ class KubeApi:
         """Server-side apply of the status alone."""
         return await self._apply(f"{resource.path(**_address(manifest))}/status", manifest)
 
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: dict[str, str | None]
+    ) -> None:
+        """Set annotations of an object that is there, or take them away: for people's requests."""
+        self.writes += 1
+        await self._request(
+            "patch",
+            resource.path(name=name, namespace=namespace),
+            body={"metadata": {"annotations": annotations}},
+            content_type="application/merge-patch+json",
+            field_manager="kubectl-llamacluster",
+        )
+
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
         """Create the object."""
         self.writes += 1

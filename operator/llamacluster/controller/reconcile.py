@@ -36,6 +36,7 @@ from llamacluster.controller.status import (
     refused_status,
     status_manifest,
 )
+from llamacluster.controller.upgrade import find_upgrade
 from llamacluster.resources.leaderworkerset import (
     keep_running,
     leader_worker_set,
@@ -87,11 +88,16 @@ class Reconciler:
         try:
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
             await self._service(cluster)
-            image = self._image(cluster, group_set)
-            found = await find_plan(cluster, group_set, image, self.api)
+            upgrade = find_upgrade(cluster, group_set, self.engine_image)
+            upgrading = upgrade is not None and upgrade.requested
+            image = self._image(cluster, None if upgrading else group_set)
+            found = await find_plan(cluster, group_set, image, self.api, upgrading=upgrading)
             if found.plan and found.plan.fits:
-                wanted = keep_running(leader_worker_set(cluster, image, found.plan), group_set)
+                wanted = leader_worker_set(cluster, image, found.plan)
+                if not upgrading:
+                    wanted = keep_running(wanted, group_set)
                 group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
+                upgrade = find_upgrade(cluster, group_set, self.engine_image)
         except PredecessorRemains as waiting:
             judged = delayed(ClusterReason.PredecessorRemains, str(waiting))
             status = refused_status(cluster.metadata, cluster.status, judged, now)
@@ -108,7 +114,7 @@ class Reconciler:
         for lost in await delete_lost(observation, self.api):
             why = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
             await self._tell(why)
-        status = new_status(cluster, found, observation, image, now)
+        status = new_status(cluster, found, observation, image, upgrade, now)
         await self._say(cluster.metadata, cluster.status, status, now)
         return next_look(status, self.clock())
 

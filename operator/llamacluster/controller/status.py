@@ -19,6 +19,7 @@ from llamacluster.api.types import (
     LlamaClusterStatus,
     ObjectMeta,
     Plan,
+    UpgradeStatus,
 )
 from llamacluster.controller.conditions import Verdict, verdicts, with_history
 from llamacluster.controller.drift import drift, observed
@@ -43,7 +44,12 @@ LOADED_SECONDS = 15.0
 
 
 def new_status(
-    cluster: LlamaCluster, found: Found, observation: Observation, image: str, now: str
+    cluster: LlamaCluster,
+    found: Found,
+    observation: Observation,
+    image: str,
+    upgrade: UpgradeStatus | None,
+    now: str,
 ) -> LlamaClusterStatus:
     """Status of a LlamaCluster whose objects are applied, as far as there is a plan.
 
@@ -81,6 +87,7 @@ def new_status(
                 image=(running_image(group_set) if group_set else None) or image,
                 version=_engine_version(cluster, observation),
             ),
+            "upgrade": upgrade,
             "plan": plan,
         }
     )
