@@ -24,7 +24,7 @@ async def test_the_first_reconcile_makes_the_objects_and_the_next_ones_write_not
     world: World,
 ) -> None:
     world.creates()
-    assert await world.reconcile() == 5  # Service, LeaderWorkerSet, status, two events
+    assert await world.reconcile() == 6  # Service, LeaderWorkerSet, budget, status, two events
     await world.settle()
     assert [await world.reconcile() for _ in range(3)] == [0, 0, 0]
 
@@ -217,7 +217,7 @@ async def test_a_deleted_cluster_leaves_nothing_behind_without_an_operator(world
     assert claims
 
     world.person("delete", "llc", "x", "--wait=false")
-    kinds = "lws,services,statefulsets,pods,persistentvolumeclaims,controllerrevisions"
+    kinds = "lws,services,statefulsets,pods,persistentvolumeclaims,controllerrevisions,pdb"
 
     async def nothing_is_left() -> bool:
         return not world.person("get", kinds, "-o", "name").strip()

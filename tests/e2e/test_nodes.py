@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
+from threading import Thread
 
 import pytest
 
 from tests.e2e.live import TINY, Json, Live, eventually
 from tests.kind import faults
-from tests.kind.cluster import Cluster
+from tests.kind.cluster import Cluster, tool
 from tests.kind.command import CommandFailed
 from tests.kind.product import SYSTEM_NAMESPACE
 
@@ -46,6 +50,7 @@ def victim(fresh: Live) -> Iterator[str]:
     yield node
     with suppress(CommandFailed):  # as a rule the test has done so
         faults.unpause_node(node)
+    cluster.kubectl("uncordon", node)
     wait_until_ready(cluster, node)
 
 
@@ -133,6 +138,90 @@ def test_a_slow_node_loses_no_pod(fresh: Live, victim: str) -> None:
     faults.unpause_node(victim)
     fresh.wait_for("Ready", "True", "Ready")
     assert uids(fresh) == before
+
+
+def test_a_drain_takes_one_whole_group_at_a_time(fresh: Live, victim: str) -> None:
+    """Two groups, each with its workers on the node that is drained."""
+    manifest = placed("tiny", victim, leader_on_it=False)
+    manifest["spec"]["replicas"] = 2
+    fresh.apply(manifest)
+    fresh.wait_until_ready()
+    on_it = {name for name, node in nodes(fresh).items() if node == victim}
+    assert len(on_it) == 4
+    eventually(lambda: allowed(fresh) == 1, "a pod may be evicted")
+    with watching(fresh) as serving:
+        drain = ("drain", victim, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s")
+        fresh.cluster.kubectl(*drain)
+        drained = time.monotonic()
+        fresh.wait_for("Ready", "True", "Ready")
+    print(f"drained {drained - serving.began:.0f} s, at least {min(serving.counts)} groups served")
+    print(f"groups went down {serving.losses()} times")
+    assert not on_it & {name for name, node in nodes(fresh).items() if node == victim}
+    assert min(serving.counts) == 1
+    assert serving.losses() == {0: 1, 1: 1}
+
+
+def allowed(group: Live) -> int:
+    found: int = group.read("pdb", group.name)["status"].get("disruptionsAllowed", 0)
+    return found
+
+
+@dataclass
+class Serving:
+    """Which groups were Ready, as the API server's watch told it."""
+
+    began: float = field(default_factory=time.monotonic)
+    ready: dict[int, bool] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+
+    def saw(self, leader: Json) -> None:
+        group = int(leader["metadata"]["labels"]["leaderworkerset.sigs.k8s.io/group-index"])
+        conditions = leader["status"].get("conditions", [])
+        now = "deletionTimestamp" not in leader["metadata"] and any(
+            c["type"] == "Ready" and c["status"] == "True" for c in conditions
+        )
+        if self.ready.get(group) and not now:
+            self.lost.append(group)
+        self.ready[group] = now
+        if len(self.ready) == 2:
+            self.counts.append(sum(self.ready.values()))
+
+    def losses(self) -> dict[int, int]:
+        """How often each group went down."""
+        return {group: self.lost.count(group) for group in self.ready}
+
+
+@contextmanager
+def watching(live: Live) -> Iterator[Serving]:
+    """What happens to the leaders meanwhile."""
+    serving = Serving()
+    leaders = f"llamacluster.dev/cluster={live.name},leaderworkerset.sigs.k8s.io/worker-index=0"
+    process = subprocess.Popen(
+        [
+            *(tool("kubectl"), f"--kubeconfig={live.cluster.kubeconfig}", "get", "pods", "-l"),
+            *(leaders, f"--namespace={live.namespace}", "--watch", "-o", "json"),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def read() -> None:
+        # One pretty-printed object after another.
+        text: list[str] = []
+        for line in process.stdout or ():
+            text.append(line)
+            if line == "}\n":
+                serving.saw(json.loads("".join(text)))
+                text.clear()
+
+    Thread(target=read, daemon=True).start()
+    try:
+        eventually(lambda: len(serving.ready) == 2, "both leaders are seen")
+        yield serving
+    finally:
+        process.kill()
+        process.wait()
 
 
 def events(group: Live) -> set[str]:

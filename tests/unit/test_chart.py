@@ -22,6 +22,7 @@ RULES = {
     ("llamacluster.dev", "llamaclusters/status"): {"patch"},
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): {"get", "list", "watch", "create", "patch"},
     ("", "services"): {"get", "list", "watch", "create", "patch"},
+    ("policy", "poddisruptionbudgets"): {"get", "create", "patch"},
     ("batch", "jobs"): {"get", "list", "create", "patch", "delete"},
     ("", "pods"): {"list", "watch", "delete"},
     ("", "events"): {"create"},

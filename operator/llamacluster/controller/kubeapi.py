@@ -39,6 +39,7 @@ LEADERWORKERSETS = _resource(
 SERVICES = _resource("", "v1", "Service", "services")
 PODS = _resource("", "v1", "Pod", "pods")
 EVENTS = _resource("", "v1", "Event", "events")
+PODDISRUPTIONBUDGETS = _resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
 JOBS = _resource("batch", "v1", "Job", "jobs")
 

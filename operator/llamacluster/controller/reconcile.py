@@ -13,12 +13,14 @@ from pydantic import ValidationError
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, ObjectMeta
 from llamacluster.controller.apply import PredecessorRemains
+from llamacluster.controller.budget import NEW_SECONDS, Budget, budget
 from llamacluster.controller.conditions import delayed, refused
 from llamacluster.controller.events import event, transition_events
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
     LLAMACLUSTERS,
+    PODDISRUPTIONBUDGETS,
     SERVICES,
     ApiError,
     KubeApi,
@@ -43,7 +45,8 @@ from llamacluster.resources.leaderworkerset import (
     running_image,
     runs_this_spec,
 )
-from llamacluster.resources.metadata import group_set_name, service_name
+from llamacluster.resources.metadata import budget_name, group_set_name, service_name
+from llamacluster.resources.poddisruptionbudget import pod_disruption_budget
 from llamacluster.resources.service import service
 
 if TYPE_CHECKING:
@@ -98,6 +101,9 @@ class Reconciler:
                     wanted = keep_running(wanted, group_set)
                 group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
                 upgrade = find_upgrade(cluster, group_set, self.engine_image)
+            observation = await observe(cluster, group_set, self.api, self.agents)
+            evictions = budget(cluster, observation, self.clock())
+            await self._budget(cluster, evictions)
         except PredecessorRemains as waiting:
             judged = delayed(ClusterReason.PredecessorRemains, str(waiting))
             status = refused_status(cluster.metadata, cluster.status, judged, now)
@@ -109,18 +115,23 @@ class Reconciler:
             await self._say(cluster.metadata, cluster.status, status, now)
             return self._next_try(status)
 
-        observation = await observe(cluster, group_set, self.api, self.agents)
         observation = await with_lost_pods(cluster, observation, self.api, self.clock())
         for lost in await delete_lost(observation, self.api):
             why = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
             await self._tell(why)
         status = new_status(cluster, found, observation, image, upgrade, now)
         await self._say(cluster.metadata, cluster.status, status, now)
-        return next_look(status, self.clock())
+        look = next_look(status, self.clock())
+        return min(look or NEW_SECONDS, NEW_SECONDS) if evictions.settling else look
 
     async def _service(self, cluster: LlamaCluster) -> None:
         live = await read(cluster, self.api, SERVICES, service_name(cluster))
         await make_true(self.api, SERVICES, service(cluster), live)
+
+    async def _budget(self, cluster: LlamaCluster, evictions: Budget) -> None:
+        live = await read(cluster, self.api, PODDISRUPTIONBUDGETS, budget_name(cluster))
+        wanted = pod_disruption_budget(cluster, evictions.down, evictions.allowed)
+        await make_true(self.api, PODDISRUPTIONBUDGETS, wanted, live)
 
     def _image(self, cluster: LlamaCluster, group_set: Manifest | None) -> str:
         """The engine image of the newest spec: what runs keeps its own, whatever the operator's

@@ -62,6 +62,11 @@ def service_name(cluster: LlamaCluster) -> str:
     return cluster.metadata.name
 
 
+def budget_name(cluster: LlamaCluster) -> str:
+    """Name of the PodDisruptionBudget."""
+    return cluster.metadata.name
+
+
 def plan_job_name(cluster: LlamaCluster, inputs_hash: str) -> str:
     """Name of the Job that plans."""
     return f"{cluster.metadata.name}-{contract.PLAN_CONTAINER}-{inputs_hash}"
