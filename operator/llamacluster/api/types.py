@@ -380,6 +380,24 @@ class GroupPhase(StrEnum):
     STOPPING = "Stopping"
 
 
+class GroupLoss(StatusModel):
+    """Why a group that was Ready is not."""
+
+    reason: str
+    """Why, in one CamelCase word."""
+    message: str = ""
+    """Why, for people."""
+    at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it was lost; of a recovery: when it was Ready again."""
+
+
+class GroupRecovery(GroupLoss):
+    """How a group that was Ready became so again."""
+
+    seconds: Annotated[int, Field(ge=0)]
+    """From the loss until it was Ready."""
+
+
 class GroupStatus(StatusModel):
     """One group: a leader and its workers."""
 
@@ -395,6 +413,16 @@ class GroupStatus(StatusModel):
     """When phase or reason last changed."""
     workers_attached: int = 0
     """Workers that hold their part of the model for this group's leader."""
+    restarts: int = 0
+    """How often containers of its pods were started again."""
+    last_restart: str | None = None
+    """Which of them was it last, and why it had ended."""
+    lost: GroupLoss | None = None
+    """What the group recovers from; absent while it is Ready or comes up for the first time."""
+    recoveries: int = 0
+    """How often it was lost and became Ready again. Rollouts do not count."""
+    last_recovery: GroupRecovery | None = None
+    """The last of them."""
 
 
 class EngineStatus(StatusModel):

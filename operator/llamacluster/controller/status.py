@@ -58,11 +58,13 @@ def new_status(
     before = {group.index: group for group in cluster.status.groups}
     group_set = observation.group_set
     wanted = range(cluster.spec.replicas) if group_set else ()
+    rolling = not rollout(cluster, observation, [], now).complete
     groups = [
         group_status(
             observation.groups.get(index, Group(index, workers_of(group_set))),
             before.get(index),
             now,
+            asked_for=rolling or index >= cluster.spec.replicas,
         )
         for index in sorted({*observation.groups, *wanted})
     ]
