@@ -23,7 +23,7 @@ class FakeKubeApi(KubeApi):
 
     objects: dict[Key, Manifest] = field(default_factory=dict)
     refusals: dict[str, ApiError] = field(default_factory=dict)
-    """Errors that writes of a kind (by plural, or plural/status) meet."""
+    """Errors that writes of a kind (by plural, or plural/status) and reads (plural/get) meet."""
     unknown: set[str] = field(default_factory=set)
     """Plurals that the API server does not know."""
     writes: int = 0
@@ -39,6 +39,9 @@ class FakeKubeApi(KubeApi):
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
         self.reads.append(resource.name)
+        if f"{resource.name}/get" in self.refusals:
+            raise self.refusals[f"{resource.name}/get"]
+        namespace = namespace if resource.namespaced else ""
         return copy.deepcopy(self.objects.get((resource.name, namespace, name)))
 
     async def list(
@@ -82,6 +85,17 @@ class FakeKubeApi(KubeApi):
             self._bump(live, spec_changed=False)
         return copy.deepcopy(live)
 
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: dict[str, str | None]
+    ) -> None:
+        self.writes += 1
+        live = self.objects.get((resource.name, namespace, name))
+        if live is None:
+            raise ApiError(404, f'{resource.name} "{name}" not found')
+        kept = {**live["metadata"].get("annotations", {}), **annotations}
+        live["metadata"]["annotations"] = {k: v for k, v in kept.items() if v is not None}
+        self._bump(live, spec_changed=False)
+
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
         manifest = copy.deepcopy(manifest)
         metadata = manifest["metadata"]
@@ -94,6 +108,14 @@ class FakeKubeApi(KubeApi):
         self.writes += 1
         self.objects.pop((resource.name, namespace, name), None)
         self._applied.pop((resource.name, namespace, name), None)
+
+    async def delete_at_once(self, resource: Resource, manifest: Manifest) -> None:
+        self.writes += 1
+        metadata = manifest["metadata"]
+        key = (resource.name, metadata["namespace"], metadata["name"])
+        live = self.objects.get(key)
+        if live and live["metadata"]["uid"] == metadata["uid"]:
+            del self.objects[key]
 
     async def get_raw(self, path: str, seconds: float) -> Manifest:  # noqa: ARG002
         raise ApiError(404, f"nothing at {path}")
@@ -108,7 +130,8 @@ class FakeKubeApi(KubeApi):
         metadata.setdefault("uid", f"00000000-0000-0000-0000-{number:012}")
         metadata["resourceVersion"] = str(number)
         metadata.setdefault("generation", 1)
-        self.objects[resource.name, metadata["namespace"], metadata["name"]] = stored
+        namespace = metadata["namespace"] if resource.namespaced else ""
+        self.objects[resource.name, namespace, metadata["name"]] = stored
         return copy.deepcopy(stored)
 
     def edit(self, resource: Resource, namespace: str, name: str, changes: Manifest) -> None:

@@ -111,6 +111,31 @@ class KubeApiBehaviour:
             await server.api.delete(SERVICES, server.namespace, "s")
             assert await server.api.get(SERVICES, server.namespace, "s") is None
 
+    async def test_only_this_very_object_is_deleted_at_once(self, server: Server) -> None:
+        first = await server.api.apply(SERVICES, a_service(server))
+        for _ in range(2):
+            await server.api.delete_at_once(SERVICES, first)
+            assert await server.api.get(SERVICES, server.namespace, "s") is None
+        second = await server.api.apply(SERVICES, a_service(server))
+        await server.api.delete_at_once(SERVICES, first)
+        assert await server.api.get(SERVICES, server.namespace, "s") == second
+
+    async def test_a_persons_annotation_stays_until_it_is_taken_away(self, server: Server) -> None:
+        async def annotations() -> Manifest:
+            live = await server.api.get(SERVICES, server.namespace, "s")
+            assert live is not None
+            found: Manifest = live["metadata"].get("annotations", {})
+            return found
+
+        await server.api.apply(SERVICES, a_service(server))
+        await server.api.annotate(SERVICES, server.namespace, "s", {"a": "1", "b": "2"})
+        await server.api.apply(SERVICES, a_service(server))
+        await server.api.annotate(SERVICES, server.namespace, "s", {"b": None})
+        assert await annotations() == {"a": "1"}
+        with pytest.raises(ApiError) as refused:
+            await server.api.annotate(SERVICES, server.namespace, "none", {"a": "1"})
+        assert refused.value.status == 404
+
     async def test_a_deleted_object_is_made_anew(self, server: Server) -> None:
         first = await server.api.apply(SERVICES, a_service(server))
         server.delete_service("s")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from llamacluster.controller.kubeapi import LEADERWORKERSETS, SERVICES, ApiError, KubeApi
+from llamacluster.controller.kubeapi import LEADERWORKERSETS, NODES, SERVICES, ApiError, KubeApi
 from tests.build import Manifest
 from tests.kind.cluster import Cluster
 from tests.kubeapibehaviour import KubeApiBehaviour, Server, a_service
@@ -58,6 +58,13 @@ class TestKubeApi(KubeApiBehaviour):
             await server.api.apply(LEADERWORKERSETS, manifest)
         assert refused.value.status == 500
         assert "failed to create typed patch object" in refused.value.message
+
+    async def test_nodes_are_in_no_namespace(self, server: Server, api_server: Cluster) -> None:
+        [name, *_] = api_server.worker_nodes()
+        node = await server.api.get(NODES, "", name)
+        assert node is not None
+        assert any(c["type"] == "Ready" for c in node["status"]["conditions"])
+        assert await server.api.get(NODES, "", "nowhere") is None
 
     async def test_an_unknown_kind_is_not_found(self, server: Server) -> None:
         unknown = type(SERVICES)(

@@ -87,6 +87,10 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
             "inference.batchSize": 2048,
             "inference.ubatchSize": 512,
             "inference.embeddings": False,
+            "rollout.maxUnavailable": None,
+            "rollout.maxSurge": 0,
+            "rollout.progressDeadlineSeconds": 300,
+            "recovery.lostNodeSeconds": 30,
             "server.port": 8080,
             "server.service.type": "ClusterIP",
             "image": None,
@@ -110,6 +114,8 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
         model(storage={"size": 1073741824, "storageClassName": "fast"}),
         {"model.storage.size": 1073741824},
     ),
+    "a group more for a rollout": ({"rollout": {"maxSurge": 1, "maxUnavailable": 0}}, {}),
+    "lost nodes are given up at once": ({"recovery": {"lostNodeSeconds": 0}}, {}),
     "no replicas": ({"replicas": 0}, {"replicas": 0}),
     "many replicas": ({"replicas": 1000}, {}),
     "one worker": ({"workers": {"count": 1}}, {}),
@@ -310,6 +316,14 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "an unknown cache type": (
         *(inference(cacheTypeK="int8"), "spec.inference.cacheTypeK"),
         "supported values",
+    ),
+    "a rollout that can change nothing": (
+        {"rollout": {"maxUnavailable": 0}},
+        *("spec.rollout.maxUnavailable", "maxUnavailable can be 0 only with a maxSurge"),
+    ),
+    "a time that runs backwards": (
+        {"recovery": {"lostNodeSeconds": -1}},
+        *("spec.recovery.lostNodeSeconds", "greater than or equal to 0"),
     ),
     "a physical batch larger than the logical one": (
         inference(batchSize=256, ubatchSize=512),

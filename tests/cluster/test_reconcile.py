@@ -24,7 +24,7 @@ async def test_the_first_reconcile_makes_the_objects_and_the_next_ones_write_not
     world: World,
 ) -> None:
     world.creates()
-    assert await world.reconcile() == 5  # Service, LeaderWorkerSet, status, two events
+    assert await world.reconcile() == 6  # Service, LeaderWorkerSet, budget, status, two events
     await world.settle()
     assert [await world.reconcile() for _ in range(3)] == [0, 0, 0]
 
@@ -124,7 +124,7 @@ async def test_what_others_add_to_our_objects_stays_and_costs_no_write(world: Wo
     world.patches("service/x", {"spec": {"sessionAffinity": "ClientIP"}})
     world.patches(
         "lws/x-group",
-        {"spec": {"rolloutStrategy": {"rollingUpdateConfiguration": {"maxUnavailable": 2}}}},
+        {"spec": {"rolloutStrategy": {"rollingUpdateConfiguration": {"partition": 2}}}},
     )
     await world.settle()
     assert await world.reconcile() == 0
@@ -141,7 +141,7 @@ async def test_what_others_add_to_our_objects_stays_and_costs_no_write(world: Wo
     assert {port["port"] for port in service["spec"]["ports"]} == {9000, 99}
     assert service["spec"]["sessionAffinity"] == "ClientIP"
     strategy = group_set["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]
-    assert strategy["maxUnavailable"] == 2
+    assert strategy["partition"] == 2
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ async def test_a_deleted_cluster_leaves_nothing_behind_without_an_operator(world
     assert claims
 
     world.person("delete", "llc", "x", "--wait=false")
-    kinds = "lws,services,statefulsets,pods,persistentvolumeclaims,controllerrevisions"
+    kinds = "lws,services,statefulsets,pods,persistentvolumeclaims,controllerrevisions,pdb"
 
     async def nothing_is_left() -> bool:
         return not world.person("get", kinds, "-o", "name").strip()

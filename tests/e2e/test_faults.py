@@ -108,3 +108,11 @@ def test_a_killed_worker_makes_the_group_unready_and_it_heals_in_place(group: Li
     )
     group.wait_for("Ready", "True", "Ready")
     assert {name: pod["metadata"]["uid"] for name, pod in group.pods().items()} == before
+    told = eventually(
+        lambda: next((g for g in group.get()["status"]["groups"] if g.get("lastRecovery")), None),
+        "the recovery is told of",
+    )
+    print(f"recovered: {told['lastRecovery']}, last restart: {told['lastRestart']}")
+    assert told["recoveries"] == 1
+    assert told["lastRecovery"]["reason"] == "WorkerLost"
+    assert "worker of pod tiny-group-0-2" in told["lastRestart"]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from tests.e2e.live import Live, tiny
+from tests.e2e.live import Live, eventually, tiny
+from tests.kind import docker
+from tests.kind.command import run
 from tests.kind.images import BuiltImages
 from tests.kind.product import OPERATOR, SYSTEM_NAMESPACE, install_operator
 
@@ -26,27 +30,53 @@ def test_it_is_small(group: Live) -> None:
     assert resident <= IDLE_MEBIBYTES
 
 
-def test_a_newer_operator_restarts_no_group(group: Live, images: BuiltImages) -> None:
+def test_a_newer_operator_restarts_no_group_until_it_is_asked_to(
+    fresh: Live, images: BuiltImages
+) -> None:
     def running() -> dict[str, tuple[str, str]]:
         return {
             name: (pod["metadata"]["uid"], pod["spec"]["containers"][0]["image"])
-            for name, pod in group.pods().items()
+            for name, pod in fresh.pods().items()
+            if "deletionTimestamp" not in pod["metadata"] and "-plan-" not in name
         }
 
+    def upgrade(*options: str) -> str:
+        where = (f"--kubeconfig={fresh.cluster.kubeconfig}", f"--namespace={fresh.namespace}")
+        command = (sys.executable, "-m", "llamacluster.cli.plugin", "upgrade", "tiny")
+        return run([*command, *where, *options], timeout=240)
+
+    fresh.apply()
+    fresh.wait_until_ready()
     before = running()
-    newer = BuiltImages(engine="localhost/llamacluster/engine:next", operator=images.operator)
-    install_operator(group.cluster, newer)
+    assert "nothing to upgrade" in upgrade()
+    newer = BuiltImages(engine=f"{images.engine}-next", operator=images.operator)
+    docker.need_running().docker("tag", images.engine, newer.engine)
+    fresh.cluster.load(newer.engine)
+    install_operator(fresh.cluster, newer)
     try:
-        group.kubectl("scale", "llc/tiny", "--replicas=2")  # the newer operator does its work
-        group.wait_for("Ready", "True", "Ready")
+        fresh.kubectl("scale", "llc/tiny", "--replicas=2")  # the newer operator does its work
+        fresh.wait_for("Ready", "True", "Ready")
         after = running()
         assert len(after) == 2 * len(before)
         assert before.items() <= after.items()
         assert {image for _, image in after.values()} == {images.engine}
-        assert group.get()["status"]["engine"]["image"] == images.engine
+        status = fresh.get()["status"]
+        assert status["engine"]["image"] == images.engine
+        assert status["upgrade"]["image"] == newer.engine
+        assert newer.engine in fresh.kubectl("get", "llc", "tiny", "-o", "wide")
+
+        assert f"{images.engine} -> {newer.engine}" in upgrade("--dry-run")
+        assert running() == after
+        spec = fresh.get()["spec"]
+        assert "tiny is upgraded" in upgrade("--wait", "--timeout=230")
+        assert {image for _, image in running().values()} == {newer.engine}
+        assert fresh.get()["spec"] == spec
+        assert "upgrade" not in fresh.get()["status"]
     finally:
-        group.kubectl("scale", "llc/tiny", "--replicas=1")
-        install_operator(group.cluster, images)
+        install_operator(fresh.cluster, images)
+    # And back again: an older operator restarts nothing either.
+    eventually(lambda: "upgrade" in fresh.get()["status"], "the older one is offered")
+    assert {image for _, image in running().values()} == {newer.engine}
 
 
 def test_with_rights_in_one_namespace_it_serves_that_one_alone(

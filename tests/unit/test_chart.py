@@ -22,8 +22,9 @@ RULES = {
     ("llamacluster.dev", "llamaclusters/status"): {"patch"},
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): {"get", "list", "watch", "create", "patch"},
     ("", "services"): {"get", "list", "watch", "create", "patch"},
+    ("policy", "poddisruptionbudgets"): {"get", "create", "patch"},
     ("batch", "jobs"): {"get", "list", "create", "patch", "delete"},
-    ("", "pods"): {"list", "watch"},
+    ("", "pods"): {"list", "watch", "delete"},
     ("", "events"): {"create"},
 }
 
@@ -108,10 +109,22 @@ def test_the_operator_may_do_exactly_this_in_all_namespaces() -> None:
     assert pod(objects)["serviceAccountName"] == "llamacluster-operator"
 
 
+@pytest.mark.parametrize("namespaces", [[], ["a"]])
+def test_the_operator_may_look_at_a_node(namespaces: list[str]) -> None:
+    objects = render(watchNamespaces=namespaces)
+    role = the(objects, "ClusterRole", "llamacluster-operator-nodes")
+    assert rules(role) == {("", "nodes"): {"get"}}
+    binding = the(objects, "ClusterRoleBinding", "llamacluster-operator-nodes")
+    assert binding["roleRef"]["name"] == "llamacluster-operator-nodes"
+    assert binding["subjects"][0]["name"] == "llamacluster-operator"
+
+
 def test_an_operator_of_some_namespaces_has_no_right_in_others() -> None:
     objects = render(watchNamespaces=["a", "b"])
-    assert of_kind(objects, "ClusterRoleBinding") == []
+    [binding] = of_kind(objects, "ClusterRoleBinding")
+    assert binding["roleRef"]["name"] == "llamacluster-operator-nodes"
     assert [role["metadata"]["name"] for role in of_kind(objects, "ClusterRole")] == [
+        "llamacluster-operator-nodes",
         "llamacluster-operator-view",
         "llamacluster-operator-edit",
     ]
@@ -223,5 +236,5 @@ def test_a_release_of_another_name_has_objects_of_another_name() -> None:
     names = {one["metadata"]["name"] for one in yaml.safe_load_all(text) if one}
     assert names == {
         "llamaclusters.llamacluster.dev",
-        *(f"mine-llamacluster-operator{suffix}" for suffix in ("", "-view", "-edit")),
+        *(f"mine-llamacluster-operator{suffix}" for suffix in ("", "-nodes", "-view", "-edit")),
     }

@@ -385,6 +385,18 @@ class LeaderMemory(TypedDict):
     computeBytes: int
 
 
+class Recovery(TypedDict):
+    """How a group that was Ready became so again."""
+
+    reason: str
+    """What it was lost by: a `planning.reasons.Reason`."""
+    message: str
+    at: str
+    """When it was Ready again: RFC 3339, UTC."""
+    seconds: float
+    """From the loss until then."""
+
+
 class LeaderStatus(TypedDict):
     """Answer of a leader's STATUS."""
 
@@ -411,6 +423,8 @@ class LeaderStatus(TypedDict):
     memoryLimitBytes: int | None
     formations: int
     """How often the group became Ready since the agent's start."""
+    lastRecovery: Recovery | None
+    """The last of them that came after a loss; the leader's pod has been the same."""
     formedSeconds: float | None
     """From the moment when all workers and the model were there until Ready, last time."""
     loadSeconds: float | None

@@ -17,6 +17,7 @@ from llamacluster.agent.contract import (
     ModelStatus,
     Phase,
     Placement,
+    Recovery,
 )
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -64,6 +65,8 @@ class GroupStatus:
         self._try_began = clock.monotonic()
         self._step = self._made(Phase.Fetching, Reason.Starting, "the agent starts")
         self._failure: _Step | None = None
+        self._lost: tuple[GroupError, float] | None = None
+        self._recovery: Recovery | None = None
 
     def begin_try(self) -> None:
         with self._lock:
@@ -83,6 +86,7 @@ class GroupStatus:
                 self._failure = None
             if phase is Phase.Ready:
                 self._formations += 1
+                self._recovered()
             return (now.phase, now.reason, now.message) != (phase, reason, message)
 
     def fail(self, error: GroupError) -> None:
@@ -90,6 +94,8 @@ class GroupStatus:
         with self._lock:
             if self._step.phase is Phase.Stopping:
                 return
+            if self._step.phase is Phase.Ready:
+                self._lost = error, self._clock.monotonic()
             failed, now = self._failure, self._made(Phase.Failed, error.reason, error.message)
             since = failed.since if failed and failed.reason == error.reason else now.since
             self._failure = _Step(now.phase, now.reason, now.message, since)
@@ -128,10 +134,23 @@ class GroupStatus:
                 "threads": self._threads,
                 "memoryLimitBytes": self._memory_limit_bytes,
                 "formations": self._formations,
+                "lastRecovery": self._recovery,
                 "formedSeconds": self.formed_seconds,
                 "loadSeconds": self.load_seconds,
                 "lastTokensPerSecond": self.tokens_per_second,
             }
+
+    def _recovered(self) -> None:
+        if self._lost is None:
+            return
+        error, since = self._lost
+        self._lost = None
+        self._recovery = {
+            "reason": error.reason,
+            "message": error.message,
+            "at": rfc3339(self._clock.now()),
+            "seconds": round(self._clock.monotonic() - since, 3),
+        }
 
     def _shown(self) -> _Step:
         """The last failure, until the next try has lasted for a while."""

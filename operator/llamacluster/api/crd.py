@@ -81,6 +81,12 @@ def custom_resource_definition() -> dict[str, Any]:
                             "Memory limit of each worker, as planned",
                             priority=1,
                         ),
+                        _column(
+                            "Upgrade",
+                            ".status.upgrade.image",
+                            "Image that `kubectl llamacluster upgrade` would roll out",
+                            priority=1,
+                        ),
                         _column("Endpoint", ".status.endpoint", "URL of the API", priority=1),
                         _column(
                             "Message",

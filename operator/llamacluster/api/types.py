@@ -243,6 +243,48 @@ class Server(ApiModel):
     """The Service in front of the API."""
 
 
+class Rollout(ApiModel):
+    """How groups get a changed spec: one after another, from the highest index down."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.maxUnavailable) || self.maxUnavailable > 0 || "
+                "(has(self.maxSurge) && self.maxSurge > 0)",
+                "maxUnavailable can be 0 only with a maxSurge: without either no group can change",
+                ".maxUnavailable",
+            ),
+        )
+    )
+
+    max_unavailable: Annotated[int, Field(ge=0, le=1000)] | None = None
+    """How many groups may be down for it at the same time; default: 1, or 0 with a maxSurge."""
+    max_surge: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How many further groups are made for the time of it. With 1, a single group goes on serving
+    until another one does; it takes nodes with room for one more group."""
+    progress_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
+    """A rollout is told to be stuck when a group has failed to become Ready for so long. Downloads
+    and loads that go on do not count as failing."""
+
+    @property
+    def unavailable(self) -> int:
+        """maxUnavailable, said or not. With both at 1, LeaderWorkerSet would make no further group
+        for a single one."""
+        if self.max_unavailable is None:
+            return 0 if self.max_surge else 1
+        return self.max_unavailable
+
+
+class Recovery(ApiModel):
+    """How a broken group comes back by itself."""
+
+    lost_node_seconds: Annotated[int, Field(ge=0, le=86_400)] = 30
+    """How long a node may be unreachable or not ready before the pods on it are replaced by pods on
+    other nodes, counted from when Kubernetes finds it so, for which it takes about 40 s. Your own
+    tolerations of `node.kubernetes.io/unreachable` and `not-ready` win. A leader with a claim that
+    one node only can mount is not replaced: the status says what to do."""
+
+
 class ImagePullPolicy(StrEnum):
     """When the kubelet pulls the image."""
 
@@ -282,6 +324,10 @@ class LlamaClusterSpec(ApiModel):
     """How the engine runs the model."""
     server: Server = Server()
     """The API that a group serves."""
+    rollout: Rollout = Rollout()
+    """How groups get a changed spec."""
+    recovery: Recovery = Recovery()
+    """How a broken group comes back by itself."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
     """Engine image of leader and workers; default: the operator's. It must have the agent in it
     (see images/engine)."""
@@ -335,6 +381,24 @@ class GroupPhase(StrEnum):
     STOPPING = "Stopping"
 
 
+class GroupLoss(StatusModel):
+    """Why a group that was Ready is not."""
+
+    reason: str
+    """Why, in one CamelCase word."""
+    message: str = ""
+    """Why, for people."""
+    at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it was lost; of a recovery: when it was Ready again."""
+
+
+class GroupRecovery(GroupLoss):
+    """How a group that was Ready became so again."""
+
+    seconds: Annotated[int, Field(ge=0)]
+    """From the loss until it was Ready."""
+
+
 class GroupStatus(StatusModel):
     """One group: a leader and its workers."""
 
@@ -350,6 +414,16 @@ class GroupStatus(StatusModel):
     """When phase or reason last changed."""
     workers_attached: int = 0
     """Workers that hold their part of the model for this group's leader."""
+    restarts: int = 0
+    """How often containers of its pods were started again."""
+    last_restart: str | None = None
+    """Which of them was it last, and why it had ended."""
+    lost: GroupLoss | None = None
+    """What the group recovers from; absent while it is Ready or comes up for the first time."""
+    recoveries: int = 0
+    """How often it was lost and became Ready again. Rollouts do not count."""
+    last_recovery: GroupRecovery | None = None
+    """The last of them."""
 
 
 class EngineStatus(StatusModel):
@@ -359,6 +433,23 @@ class EngineStatus(StatusModel):
     """Image of leader and workers."""
     version: str | None = None
     """Version of llama.cpp, as the engine says it."""
+
+
+MAX_CHANGES = 16
+
+
+class UpgradeStatus(StatusModel):
+    """What this operator would make otherwise than the groups that run. It is not applied before
+    the spec changes, or before it is asked for by `kubectl llamacluster upgrade`."""
+
+    id: str
+    """Names this upgrade."""
+    image: str
+    """Image of leader and workers after it."""
+    changes: Annotated[list[str], Field(max_length=MAX_CHANGES)] = []
+    """What changes of the pods."""
+    requested: bool = False
+    """It was asked for, and begins when there is a plan for it."""
 
 
 Mebibytes = Annotated[str, Field(pattern=r"^\d+Mi$", max_length=32)]
@@ -496,6 +587,8 @@ class LlamaClusterStatus(StatusModel):
     """State of each group."""
     engine: EngineStatus | None = None
     """The engine that runs."""
+    upgrade: UpgradeStatus | None = None
+    """The upgrade that is available; absent when there is none."""
     plan: Plan | None = None
     """Which worker holds what."""
 

@@ -10,6 +10,7 @@ import click
 
 from llamacluster import __version__
 from llamacluster.cli.plan import plan
+from llamacluster.cli.upgrade import upgrade
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -21,6 +22,7 @@ def plugin() -> None:
 
 
 plugin.add_command(plan)
+plugin.add_command(upgrade)
 
 
 def main() -> None:

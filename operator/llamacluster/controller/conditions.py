@@ -24,6 +24,8 @@ class Rollout:
     """Groups that have the newest spec."""
     observed: bool
     """Whether LeaderWorkerSet has seen the newest spec at all."""
+    stuck: str | None = None
+    """Why it does not get on; None while it may."""
 
     @property
     def complete(self) -> bool:
@@ -57,7 +59,7 @@ def verdicts(
     return [
         ready(groups, rollout, planned),
         progressing(groups, rollout, planned),
-        degraded(groups, planned, drift),
+        degraded(groups, rollout, planned, drift),
         planned,
     ]
 
@@ -86,6 +88,8 @@ def ready(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -> Verd
         return Verdict("Ready", False, planned.reason, planned.message)
     if rollout.wanted == 0:
         return Verdict("Ready", False, ClusterReason.ScaledToZero, "replicas is 0")
+    if rollout.stuck:
+        return Verdict("Ready", False, ClusterReason.RolloutStuck, rollout.stuck)
     # Groups beyond those that are wanted are on their way out, or help over a rollout.
     groups = [group for group in groups if group.index < rollout.wanted]
     serving = [group for group in groups if group.phase is GroupPhase.READY]
@@ -106,6 +110,8 @@ def progressing(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -
     does a plan that failed."""
     if not planned.status:
         return Verdict("Progressing", planned.status is None, planned.reason, planned.message)
+    if rollout.stuck:
+        return Verdict("Progressing", False, ClusterReason.RolloutStuck, rollout.stuck)
     if not rollout.complete:
         return Verdict("Progressing", True, ClusterReason.RollingOut, rollout.message)
     moving = next((g for g in groups if g.phase not in (GroupPhase.READY, GroupPhase.FAILED)), None)
@@ -116,8 +122,12 @@ def progressing(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -
     return Verdict("Progressing", False, ClusterReason.AsExpected, "no change is under way")
 
 
-def degraded(groups: list[GroupStatus], planned: Verdict, drift: str | None) -> Verdict:
-    """A group or the plan needs attention."""
+def degraded(
+    groups: list[GroupStatus], rollout: Rollout, planned: Verdict, drift: str | None
+) -> Verdict:
+    """A group, a rollout or the plan needs attention."""
+    if rollout.stuck:
+        return Verdict("Degraded", True, ClusterReason.RolloutStuck, rollout.stuck)
     failed = next((group for group in groups if group.phase is GroupPhase.FAILED), None)
     if failed:
         return Verdict("Degraded", True, failed.reason, _named(failed, len(groups)))

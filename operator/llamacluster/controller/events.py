@@ -17,7 +17,7 @@ def transition_events(
     """The events that tell what happened between two statuses, in the order in which it did; none
     if only messages changed."""
     return [
-        _event(metadata, kind, about, now)
+        event(metadata, kind, about.reason, about.message, now)
         for kind, about in (_plan(old, new), _ready(old, new), _drift(old, new))
         if about
     ]
@@ -60,7 +60,8 @@ def _hash(status: LlamaClusterStatus) -> str | None:
     return status.plan.inputs_hash if status.plan else None
 
 
-def _event(metadata: ObjectMeta, kind: str, about: Condition, now: str) -> Manifest:
+def event(metadata: ObjectMeta, kind: str, reason: str, message: str, now: str) -> Manifest:
+    """An event of a LlamaCluster; `kind` is Normal or Warning."""
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -76,8 +77,8 @@ def _event(metadata: ObjectMeta, kind: str, about: Condition, now: str) -> Manif
             "uid": metadata.uid,
         },
         "type": kind,
-        "reason": about.reason,
-        "message": about.message[:MAX_MESSAGE],
+        "reason": reason,
+        "message": message[:MAX_MESSAGE],
         "source": {"component": FIELD_MANAGER},
         "reportingComponent": FIELD_MANAGER,
         "firstTimestamp": now,

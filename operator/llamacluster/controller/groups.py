@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import GroupPhase, GroupStatus
 from llamacluster.controller.observation import Group
+from llamacluster.controller.recovery import container_restarts, recovery_told, with_recovery
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.metadata import Manifest
 
@@ -31,18 +32,28 @@ class Finding:
 Check = Callable[[Group], Finding | None]
 
 
-def group_status(group: Group, previous: GroupStatus | None, now: str) -> GroupStatus:
-    """Status of a group. `since` moves only with the reason."""
+def group_status(
+    group: Group, previous: GroupStatus | None, now: str, *, asked_for: bool = False
+) -> GroupStatus:
+    """Status of a group. `since` moves only with the reason.
+
+    `asked_for`: it is replaced or removed because the spec says so, which is no loss.
+    """
     finding = next(found for check in CHECKS if (found := check(group)))
     same = previous and (previous.phase, previous.reason) == (finding.phase, finding.reason)
-    return GroupStatus(
+    restarts, last_restart = container_restarts(group)
+    status = GroupStatus(
         index=group.index,
         phase=finding.phase,
         reason=finding.reason,
         message=finding.message,
         since=previous.since if previous and same else now,
         workers_attached=_workers_attached(group),
+        restarts=restarts,
+        last_restart=last_restart,
     )
+    told = group.status.get("lastRecovery") if group.status else None
+    return with_recovery(status, previous, recovery_told(told), now, asked_for=asked_for)
 
 
 def is_ready(pod: Manifest | None) -> bool:
@@ -59,6 +70,14 @@ def leader_is_ready(group: Group) -> Finding | None:
         return None
     count = f"{group.size} worker{'s' if group.size != 1 else ''}"
     return Finding(GroupPhase.READY, Reason.Ready, f"{count} attached, answers requests")
+
+
+def node_is_lost(group: Group) -> Finding | None:
+    """A pod is on a node that is lost; first of those that wait for a person."""
+    for lost in sorted(group.lost, key=lambda lost: not lost.stays):
+        phase = GroupPhase.FAILED if lost.stays else GroupPhase.PENDING
+        return Finding(phase, ClusterReason.NodeLost, lost.message)
+    return None
 
 
 def leader_is_stopping(group: Group) -> Finding | None:
@@ -202,8 +221,9 @@ def agent_does_not_answer(group: Group) -> Finding | None:  # noqa: ARG001
 
 
 CHECKS: tuple[Check, ...] = (
-    leader_is_stopping,
     leader_is_ready,
+    node_is_lost,
+    leader_is_stopping,
     pod_was_evicted,
     pod_cannot_be_scheduled,
     image_cannot_be_pulled,

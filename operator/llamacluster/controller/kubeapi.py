@@ -18,7 +18,9 @@ from llamacluster.resources.metadata import FIELD_MANAGER, Manifest
 REQUEST_TIMEOUT_SECONDS = 30
 
 
-def _resource(group: str, version: str, kind: str, plural: str) -> Resource:
+def _resource(
+    group: str, version: str, kind: str, plural: str, *, namespaced: bool = True
+) -> Resource:
     # Named here, not discovered: no requests at start, and a fixed list for RBAC.
     return Resource(
         prefix="apis" if group else "api",
@@ -26,7 +28,7 @@ def _resource(group: str, version: str, kind: str, plural: str) -> Resource:
         api_version=version,
         kind=kind,
         name=plural,
-        namespaced=True,
+        namespaced=namespaced,
     )
 
 
@@ -37,6 +39,8 @@ LEADERWORKERSETS = _resource(
 SERVICES = _resource("", "v1", "Service", "services")
 PODS = _resource("", "v1", "Pod", "pods")
 EVENTS = _resource("", "v1", "Event", "events")
+PODDISRUPTIONBUDGETS = _resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
 JOBS = _resource("batch", "v1", "Job", "jobs")
 
 
@@ -81,6 +85,19 @@ class KubeApi:
         """Server-side apply of the status alone."""
         return await self._apply(f"{resource.path(**_address(manifest))}/status", manifest)
 
+    async def annotate(
+        self, resource: Resource, namespace: str, name: str, annotations: dict[str, str | None]
+    ) -> None:
+        """Set annotations of an object that is there, or take them away: for people's requests."""
+        self.writes += 1
+        await self._request(
+            "patch",
+            resource.path(name=name, namespace=namespace),
+            body={"metadata": {"annotations": annotations}},
+            content_type="application/merge-patch+json",
+            field_manager="kubectl-llamacluster",
+        )
+
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
         """Create the object."""
         self.writes += 1
@@ -95,6 +112,23 @@ class KubeApi:
             await self._request("delete", path, propagation_policy="Background")
         except ApiError as error:
             if error.status != 404:
+                raise
+
+    async def delete_at_once(self, resource: Resource, manifest: Manifest) -> None:
+        """Delete this very object, if it is there, without waiting for anybody's farewell: of a
+        pod, without the kubelet's."""
+        self.writes += 1
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0,
+            "preconditions": {"uid": manifest["metadata"]["uid"]},
+        }
+        try:
+            await self._request("delete", resource.path(**_address(manifest)), body=options)
+        except ApiError as error:
+            # 409: another one of the same name is there by now.
+            if error.status not in (404, 409):
                 raise
 
     async def get_raw(self, path: str, seconds: float) -> Manifest:

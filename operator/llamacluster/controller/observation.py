@@ -20,6 +20,19 @@ from llamacluster.resources.metadata import (
 
 
 @dataclass(frozen=True)
+class LostPod:
+    """A pod on a node that is lost, or may be."""
+
+    pod: Manifest
+    message: str
+    """Why it is lost, and what comes of it."""
+    replaced: bool = False
+    """It is deleted for good, so that another one takes its place."""
+    stays: bool = False
+    """It stays until a person does something."""
+
+
+@dataclass(frozen=True)
 class Group:
     """The pods of one group, and what its leader's agent says."""
 
@@ -30,6 +43,7 @@ class Group:
     workers: dict[int, Manifest] = field(default_factory=dict)
     """By worker index, from 1."""
     status: contract.LeaderStatus | None = None
+    lost: tuple[LostPod, ...] = ()
 
     @property
     def pods(self) -> list[Manifest]:

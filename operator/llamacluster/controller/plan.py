@@ -29,12 +29,17 @@ from llamacluster.resources.planjob import inputs_hash, plan_job
 
 
 async def find_plan(
-    cluster: LlamaCluster, group_set: Manifest | None, image: str, api: KubeApi
+    cluster: LlamaCluster,
+    group_set: Manifest | None,
+    image: str,
+    api: KubeApi,
+    *,
+    upgrading: bool = False,
 ) -> Found:
     """The plan for the newest spec and `image`, or how far it is. Raises Refused and
     PredecessorRemains."""
     wanted = inputs_hash(cluster, image)
-    if known := _kept(cluster, group_set, wanted):
+    if known := _kept(cluster, None if upgrading else group_set, wanted):
         found = told(known)
         if not _is_said(cluster.status, found.verdict):
             # The spec has been changed and changed back while another plan was being made.
@@ -49,8 +54,8 @@ async def find_plan(
 def _kept(cluster: LlamaCluster, group_set: Manifest | None, wanted: str) -> Plan | None:
     """The plan in the status, if it is the one for the newest spec.
 
-    It is that too where the groups run by it and the spec has not changed since, but a newer
-    operator would ask for the plan in another way.
+    It is that too where the groups of `group_set` run by it and the spec has not changed since, but
+    a newer operator would ask for the plan in another way.
     """
     plan = cluster.status.plan
     if plan is None:

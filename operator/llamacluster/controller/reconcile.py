@@ -13,16 +13,19 @@ from pydantic import ValidationError
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, ObjectMeta
 from llamacluster.controller.apply import PredecessorRemains
+from llamacluster.controller.budget import NEW_SECONDS, Budget, budget
 from llamacluster.controller.conditions import delayed, refused
-from llamacluster.controller.events import transition_events
+from llamacluster.controller.events import event, transition_events
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
     LLAMACLUSTERS,
+    PODDISRUPTIONBUDGETS,
     SERVICES,
     ApiError,
     KubeApi,
 )
+from llamacluster.controller.lostnodes import delete_lost, with_lost_pods
 from llamacluster.controller.objects import Refused, make_true, read
 from llamacluster.controller.observation import observe
 from llamacluster.controller.plan import find_plan
@@ -35,13 +38,15 @@ from llamacluster.controller.status import (
     refused_status,
     status_manifest,
 )
+from llamacluster.controller.upgrade import find_upgrade
 from llamacluster.resources.leaderworkerset import (
     keep_running,
     leader_worker_set,
     running_image,
     runs_this_spec,
 )
-from llamacluster.resources.metadata import group_set_name, service_name
+from llamacluster.resources.metadata import budget_name, group_set_name, service_name
+from llamacluster.resources.poddisruptionbudget import pod_disruption_budget
 from llamacluster.resources.service import service
 
 if TYPE_CHECKING:
@@ -86,11 +91,19 @@ class Reconciler:
         try:
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
             await self._service(cluster)
-            image = self._image(cluster, group_set)
-            found = await find_plan(cluster, group_set, image, self.api)
+            upgrade = find_upgrade(cluster, group_set, self.engine_image)
+            upgrading = upgrade is not None and upgrade.requested
+            image = self._image(cluster, None if upgrading else group_set)
+            found = await find_plan(cluster, group_set, image, self.api, upgrading=upgrading)
             if found.plan and found.plan.fits:
-                wanted = keep_running(leader_worker_set(cluster, image, found.plan), group_set)
+                wanted = leader_worker_set(cluster, image, found.plan)
+                if not upgrading:
+                    wanted = keep_running(wanted, group_set)
                 group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
+                upgrade = find_upgrade(cluster, group_set, self.engine_image)
+            observation = await observe(cluster, group_set, self.api, self.agents)
+            evictions = budget(cluster, observation, self.clock())
+            await self._budget(cluster, evictions)
         except PredecessorRemains as waiting:
             judged = delayed(ClusterReason.PredecessorRemains, str(waiting))
             status = refused_status(cluster.metadata, cluster.status, judged, now)
@@ -102,14 +115,23 @@ class Reconciler:
             await self._say(cluster.metadata, cluster.status, status, now)
             return self._next_try(status)
 
-        observation = await observe(cluster, group_set, self.api, self.agents)
-        status = new_status(cluster, found, observation, image, now)
+        observation = await with_lost_pods(cluster, observation, self.api, self.clock())
+        for lost in await delete_lost(observation, self.api):
+            why = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
+            await self._tell(why)
+        status = new_status(cluster, found, observation, image, upgrade, now)
         await self._say(cluster.metadata, cluster.status, status, now)
-        return next_look(status, self.clock())
+        look = next_look(status, self.clock())
+        return min(look or NEW_SECONDS, NEW_SECONDS) if evictions.settling else look
 
     async def _service(self, cluster: LlamaCluster) -> None:
         live = await read(cluster, self.api, SERVICES, service_name(cluster))
         await make_true(self.api, SERVICES, service(cluster), live)
+
+    async def _budget(self, cluster: LlamaCluster, evictions: Budget) -> None:
+        live = await read(cluster, self.api, PODDISRUPTIONBUDGETS, budget_name(cluster))
+        wanted = pod_disruption_budget(cluster, evictions.down, evictions.allowed)
+        await make_true(self.api, PODDISRUPTIONBUDGETS, wanted, live)
 
     def _image(self, cluster: LlamaCluster, group_set: Manifest | None) -> str:
         """The engine image of the newest spec: what runs keeps its own, whatever the operator's
@@ -127,13 +149,16 @@ class Reconciler:
             return
         manifest = status_manifest(metadata, after)
         await self.api.apply_status(LLAMACLUSTERS, manifest)
-        for event in transition_events(metadata, before, after, now):
-            log.info("event", reason=event["reason"], message=event["message"])
-            try:
-                await self.api.create(EVENTS, event)
-            except ApiError as error:
-                # The status says the same, and is written.
-                log.warning("event not written", error=str(error))
+        for transition in transition_events(metadata, before, after, now):
+            await self._tell(transition)
+
+    async def _tell(self, happened: Manifest) -> None:
+        log.info("event", reason=happened["reason"], message=happened["message"])
+        try:
+            await self.api.create(EVENTS, happened)
+        except ApiError as error:
+            # The status says the same.
+            log.warning("event not written", error=str(error))
 
     def _next_try(self, status: LlamaClusterStatus) -> float:
         """Less often the longer the API server has been refusing: each try is a write."""

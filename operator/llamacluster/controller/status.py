@@ -19,12 +19,14 @@ from llamacluster.api.types import (
     LlamaClusterStatus,
     ObjectMeta,
     Plan,
+    UpgradeStatus,
 )
-from llamacluster.controller.conditions import Rollout, Verdict, verdicts, with_history
+from llamacluster.controller.conditions import Verdict, verdicts, with_history
 from llamacluster.controller.drift import drift, observed
 from llamacluster.controller.groups import group_status
 from llamacluster.controller.observation import Group, Observation
 from llamacluster.controller.planner import Found
+from llamacluster.controller.rollout import rollout
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.leaderworkerset import running_image, running_plan, workers_of
 from llamacluster.resources.metadata import Manifest, leader_selector
@@ -42,7 +44,12 @@ LOADED_SECONDS = 15.0
 
 
 def new_status(
-    cluster: LlamaCluster, found: Found, observation: Observation, image: str, now: str
+    cluster: LlamaCluster,
+    found: Found,
+    observation: Observation,
+    image: str,
+    upgrade: UpgradeStatus | None,
+    now: str,
 ) -> LlamaClusterStatus:
     """Status of a LlamaCluster whose objects are applied, as far as there is a plan.
 
@@ -51,15 +58,17 @@ def new_status(
     before = {group.index: group for group in cluster.status.groups}
     group_set = observation.group_set
     wanted = range(cluster.spec.replicas) if group_set else ()
+    rolling = not rollout(cluster, observation, [], now).complete
     groups = [
         group_status(
             observation.groups.get(index, Group(index, workers_of(group_set))),
             before.get(index),
             now,
+            asked_for=rolling or index >= cluster.spec.replicas,
         )
         for index in sorted({*observation.groups, *wanted})
     ]
-    progress = rollout(cluster, group_set)
+    progress = rollout(cluster, observation, groups, now)
     plan, drifted = found.plan or cluster.status.plan, None
     if plan and progress.complete and running_plan(group_set) == plan.inputs_hash:
         plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
@@ -80,6 +89,7 @@ def new_status(
                 image=(running_image(group_set) if group_set else None) or image,
                 version=_engine_version(cluster, observation),
             ),
+            "upgrade": upgrade,
             "plan": plan,
         }
     )
@@ -137,20 +147,6 @@ def status_manifest(metadata: ObjectMeta, status: LlamaClusterStatus) -> Manifes
         },
         "status": as_manifest(status),
     }
-
-
-def rollout(cluster: LlamaCluster, group_set: Manifest | None) -> Rollout:
-    """How far LeaderWorkerSet is with the newest template."""
-    if group_set is None:
-        return Rollout(wanted=cluster.spec.replicas, updated=0, observed=False)
-    status = group_set.get("status", {})
-    observed = status.get("observedGeneration", 0) >= group_set["metadata"]["generation"]
-    return Rollout(
-        wanted=cluster.spec.replicas,
-        # Until LeaderWorkerSet has seen the newest template its counts speak of an older one.
-        updated=min(status.get("updatedReplicas", 0), cluster.spec.replicas) if observed else 0,
-        observed=observed,
-    )
 
 
 def condition(status: LlamaClusterStatus, kind: str) -> Condition | None:

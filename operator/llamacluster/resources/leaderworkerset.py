@@ -5,19 +5,44 @@ from __future__ import annotations
 import json
 
 from llamacluster.agent import contract
-from llamacluster.api.types import LlamaCluster, Plan
+from llamacluster.api.types import (
+    LlamaCluster,
+    Plan,
+    PlanMethod,
+    PlannedMemory,
+    PlannedModel,
+    PlannedWorker,
+)
 from llamacluster.resources.leaderpod import MODEL_VOLUME, leader_pod
 from llamacluster.resources.metadata import (
     PLAN_LABEL,
     SPEC_HASH_ANNOTATION,
     TEMPLATE_ANNOTATION,
+    TEMPLATE_ID_ANNOTATION,
+    UPGRADE_ANNOTATION,
     Manifest,
     digest,
     group_set_name,
     labels,
     object_metadata,
 )
+from llamacluster.resources.planjob import inputs_hash
 from llamacluster.resources.workerpod import worker_pod
+
+_LITTLE = PlannedMemory(weights="1Mi", context="1Mi", compute="1Mi", memory_limit="1Mi")
+_SOME_PLAN = Plan(
+    inputs_hash="",
+    fits=True,
+    message="",
+    method=PlanMethod.FORMULA,
+    model=PlannedModel(architecture="", layers=0, bytes=0, context_train=0, header_digest=""),
+    workers=1,
+    worker_memory="1Mi",
+    per_worker=[PlannedWorker(first_layer=0, last_layer=0, layers=1, **_LITTLE.model_dump())],
+    leader=_LITTLE,
+    leader_memory="1Mi",
+    tensor_split="1",
+)
 
 
 def leader_worker_set(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
@@ -27,6 +52,36 @@ def leader_worker_set(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest
     the agents heal the group in place. startupPolicy LeaderCreated: a leader is Ready only with its
     workers, so waiting for it before making them would wait for ever.
     """
+    template = _template(cluster, image, plan)
+    metadata = object_metadata(cluster, group_set_name(cluster))
+    metadata["labels"][PLAN_LABEL] = plan.inputs_hash
+    metadata["annotations"] = {
+        SPEC_HASH_ANNOTATION: spec_hash(cluster),
+        TEMPLATE_ANNOTATION: json.dumps(template, separators=(",", ":")),
+        TEMPLATE_ID_ANNOTATION: template_id(cluster, image),
+    }
+    return {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": metadata,
+        "spec": {
+            "replicas": cluster.spec.replicas,
+            "startupPolicy": "LeaderCreated",
+            "rolloutStrategy": {
+                "type": "RollingUpdate",
+                "rollingUpdateConfiguration": {
+                    "maxUnavailable": cluster.spec.rollout.unavailable,
+                    "maxSurge": cluster.spec.rollout.max_surge,
+                },
+            },
+            "networkConfig": {"subdomainPolicy": "Shared"},
+            "leaderWorkerTemplate": template,
+        },
+    }
+
+
+def _template(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
+    """The pods of a group, and their claims."""
     template: Manifest = {
         "size": plan.workers + 1,
         "restartPolicy": "None",
@@ -47,23 +102,7 @@ def leader_worker_set(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest
             "whenDeleted": "Delete",
             "whenScaled": "Retain",
         }
-    metadata = object_metadata(cluster, group_set_name(cluster))
-    metadata["labels"][PLAN_LABEL] = plan.inputs_hash
-    metadata["annotations"] = {
-        SPEC_HASH_ANNOTATION: spec_hash(cluster),
-        TEMPLATE_ANNOTATION: json.dumps(template, separators=(",", ":")),
-    }
-    return {
-        "apiVersion": "leaderworkerset.x-k8s.io/v1",
-        "kind": "LeaderWorkerSet",
-        "metadata": metadata,
-        "spec": {
-            "replicas": cluster.spec.replicas,
-            "startupPolicy": "LeaderCreated",
-            "networkConfig": {"subdomainPolicy": "Shared"},
-            "leaderWorkerTemplate": template,
-        },
-    }
+    return template
 
 
 def keep_running(desired: Manifest, live: Manifest | None) -> Manifest:
@@ -71,17 +110,15 @@ def keep_running(desired: Manifest, live: Manifest | None) -> Manifest:
 
     A newer operator makes other templates from the same spec: another default image, another
     argument. Applying them would restart every group, and nobody asked for that. They come with the
-    next change of the spec. The templates are those that were made then, from an annotation: what
-    somebody else has changed in them since is taken back.
+    next change of the spec, or with an upgrade that is asked for. The templates are those that were
+    made then, from an annotation: what somebody else has changed in them since is taken back.
     """
     wanted, there = desired["metadata"]["annotations"], _annotations(live)
     if wanted[SPEC_HASH_ANNOTATION] != there.get(SPEC_HASH_ANNOTATION):
         return desired
-    text = there.get(TEMPLATE_ANNOTATION, "")
-    try:
-        template = json.loads(text)
-    except ValueError:
-        return desired  # somebody has edited it
+    template = running_template(live)
+    if template is None:
+        return desired
     return {
         **desired,
         "metadata": {
@@ -90,10 +127,39 @@ def keep_running(desired: Manifest, live: Manifest | None) -> Manifest:
                 **desired["metadata"]["labels"],
                 PLAN_LABEL: running_plan(live) or "",
             },
-            "annotations": {**wanted, TEMPLATE_ANNOTATION: text},
+            "annotations": {
+                **wanted,
+                TEMPLATE_ANNOTATION: there[TEMPLATE_ANNOTATION],
+                TEMPLATE_ID_ANNOTATION: running_template_id(live) or "",
+            },
         },
         "spec": {**desired["spec"], "leaderWorkerTemplate": template},
     }
+
+
+def template_id(cluster: LlamaCluster, image: str) -> str:
+    """Digest of what this operator makes of the spec with this image, whatever the plan is: another
+    one from the same spec is an upgrade."""
+    return digest([_template(cluster, image, _SOME_PLAN), inputs_hash(cluster, image)])
+
+
+def running_template(group_set: Manifest | None) -> Manifest | None:
+    """The templates that the groups were made from; None where nobody knows."""
+    try:
+        template = json.loads(_annotations(group_set).get(TEMPLATE_ANNOTATION, ""))
+    except ValueError:
+        return None  # somebody has edited it
+    return template if isinstance(template, dict) else None
+
+
+def running_template_id(group_set: Manifest | None) -> str | None:
+    """Of the templates that the groups were made from."""
+    return _annotations(group_set).get(TEMPLATE_ID_ANNOTATION)
+
+
+def wanted_template_id(group_set: Manifest | None) -> str | None:
+    """Of the upgrade that a person has asked for last."""
+    return _annotations(group_set).get(UPGRADE_ANNOTATION)
 
 
 def running_image(group_set: Manifest) -> str | None:
@@ -132,6 +198,6 @@ def _spec_of_pods(cluster: LlamaCluster) -> Manifest:
         mode="json",
         by_alias=True,
         exclude_defaults=True,
-        exclude={"replicas": True, "server": {"service": True}},
+        exclude={"replicas": True, "rollout": True, "server": {"service": True}},
     )
     return {field: value for field, value in spec.items() if value != {}}

@@ -24,6 +24,12 @@ SPEC_HASH_ANNOTATION = f"{GROUP}/spec-hash"
 """On the LeaderWorkerSet: the digest of the part of the spec that its pods are made from."""
 TEMPLATE_ANNOTATION = f"{GROUP}/template"
 """On the LeaderWorkerSet: the pod templates that were made from that spec, as JSON."""
+TEMPLATE_ID_ANNOTATION = f"{GROUP}/template-id"
+"""On the LeaderWorkerSet: which operator and engine image its templates were made by (see
+`leaderworkerset.template_id`)."""
+UPGRADE_ANNOTATION = f"{GROUP}/upgrade"
+"""On the LeaderWorkerSet, by a person: the template id that its groups shall have. It asks for that
+one upgrade and for no later one, so that it need not be taken away again."""
 PLAN_LABEL = f"{GROUP}/plan"
 """On the LeaderWorkerSet: the inputs hash of the plan that its pod templates were made from."""
 MODEL_CLAIM_LABEL = f"{GROUP}/model-claim"
@@ -53,6 +59,11 @@ def group_set_name(cluster: LlamaCluster) -> str:
 
 def service_name(cluster: LlamaCluster) -> str:
     """Name of the Service of the API."""
+    return cluster.metadata.name
+
+
+def budget_name(cluster: LlamaCluster) -> str:
+    """Name of the PodDisruptionBudget."""
     return cluster.metadata.name
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from llamacluster.agent import contract
 from llamacluster.api.quantity import to_bytes
-from llamacluster.api.scheduling import PodSettings
+from llamacluster.api.scheduling import PodSettings, TaintEffect
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
@@ -18,6 +18,7 @@ from llamacluster.resources.metadata import (
 )
 
 TERMINATION_GRACE_SECONDS = 30
+LOST_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def as_manifest(value: BaseModel) -> dict[str, Any]:
@@ -136,12 +137,30 @@ def _resources(settings: PodSettings, memory: str) -> Manifest:
     }
 
 
+def _tolerations(settings: PodSettings, lost_node_seconds: int) -> list[Manifest]:
+    """The user's, and for how long a pod stays on a node that is lost: Kubernetes' own default is
+    300 s, through which a group that lacks one pod serves nobody."""
+    theirs = settings.tolerations or []
+    ours = [
+        {
+            "key": key,
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": lost_node_seconds,
+        }
+        for key in LOST_NODE_TAINTS
+        if not any(
+            t.key in (key, None) and t.effect in (TaintEffect.NO_EXECUTE, None) for t in theirs
+        )
+    ]
+    return [*map(as_manifest, theirs), *ours]
+
+
 def _scheduling(cluster: LlamaCluster, settings: PodSettings) -> Manifest:
     result: Manifest = {}
     if settings.node_selector:
         result["nodeSelector"] = dict(settings.node_selector)
-    if settings.tolerations:
-        result["tolerations"] = [as_manifest(t) for t in settings.tolerations]
+    result["tolerations"] = _tolerations(settings, cluster.spec.recovery.lost_node_seconds)
     if settings.affinity:
         result["affinity"] = as_manifest(settings.affinity)
     if settings.priority_class_name:

@@ -156,6 +156,11 @@ def test_a_restarted_rpc_server_is_a_lost_worker(running: Running) -> None:
     second = running.until_formed(2)
     assert "lost x-0-2: message of x-0-2; the group forms anew" in running.log.getvalue()
     assert second["epoch"] != first["epoch"]
+    assert first["lastRecovery"] is None
+    recovery = second["lastRecovery"]
+    assert recovery is not None
+    assert recovery["reason"] == "WorkerLost"
+    assert recovery["seconds"] > 0
     assert running.launcher.started[0][1].exit_code() == 137  # no grace: it may hang
 
 

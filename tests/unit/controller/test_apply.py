@@ -51,7 +51,7 @@ def test_additions_of_others_are_no_difference() -> None:
     stored = live()
     stored["metadata"]["labels"]["theirs"] = "1"
     stored["metadata"]["ownerReferences"].insert(0, {"uid": "another", "kind": "App"})
-    stored["spec"]["rolloutStrategy"] = {"type": "RollingUpdate"}
+    stored["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"]["partition"] = 2
     pod = worker(stored)
     pod["containers"].insert(0, {"name": "sidecar", "image": "i"})
     pod["containers"][1]["ports"].append({"containerPort": 9, "protocol": "TCP"})

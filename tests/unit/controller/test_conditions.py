@@ -147,8 +147,20 @@ def test_progressing(
     ids=lambda value: value if isinstance(value, str) and " " in value else "",
 )
 def test_degraded(case: str, groups: list[GroupStatus], status: bool, reason: str) -> None:
-    verdict = degraded(groups, PLANNED, None)
+    verdict = degraded(groups, DONE, PLANNED, None)
     assert (verdict.status, verdict.reason) == (status, reason)
+
+
+def test_a_rollout_that_is_stuck_is_said_by_all_three() -> None:
+    # Whatever the failing group says at this moment: it tries again and again.
+    stuck = Rollout(2, 1, observed=True, stuck="group 1 does not get on")
+    found = verdicts([group_status(0), loading(1)], stuck, PLANNED, None)
+    assert [(v.type, v.status, v.reason) for v in found[:3]] == [
+        ("Ready", False, "RolloutStuck"),
+        ("Progressing", False, "RolloutStuck"),
+        ("Degraded", True, "RolloutStuck"),
+    ]
+    assert found[0].message == "group 1 does not get on"
 
 
 def test_what_is_refused_is_degraded_and_gets_nowhere() -> None:
@@ -231,7 +243,7 @@ def test_a_model_that_does_not_fit_is_said_by_every_condition() -> None:
 def test_degraded_tells_the_worst_first(
     groups: list[GroupStatus], planned: Verdict, drift: str, reason: str
 ) -> None:
-    verdict = degraded(groups, planned, drift)
+    verdict = degraded(groups, DONE, planned, drift)
     assert (verdict.status, verdict.reason) == (True, reason)
 
 

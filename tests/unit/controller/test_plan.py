@@ -99,7 +99,13 @@ async def test_a_known_plan_costs_nothing(world: World) -> None:
     await serving(world)
     world.api.reads.clear()
     assert await world.writes() == 0
-    assert world.api.reads == ["llamaclusters", "leaderworkersets", "services", "pods"]
+    assert world.api.reads == [
+        "llamaclusters",
+        "leaderworkersets",
+        "services",
+        "pods",
+        "poddisruptionbudgets",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,25 @@ def test_it_is_owned_by_the_cluster_and_goes_with_it() -> None:
     assert owner["controller"] is True
 
 
+@pytest.mark.parametrize(
+    ("wanted", "unavailable", "surge"),
+    [
+        ({}, 1, 0),
+        ({"maxUnavailable": 3}, 3, 0),
+        ({"maxSurge": 1}, 0, 1),
+        ({"maxSurge": 1, "maxUnavailable": 1}, 1, 1),
+    ],
+)
+def test_a_group_that_is_added_for_a_rollout_is_there_so_that_none_goes_before(
+    wanted: dict[str, int], unavailable: int, surge: int
+) -> None:
+    made = leader_worker_set(llama_cluster(rollout=wanted), IMAGE, PLAN)
+    assert made["spec"]["rolloutStrategy"]["rollingUpdateConfiguration"] == {
+        "maxUnavailable": unavailable,
+        "maxSurge": surge,
+    }
+
+
 @given(names)
 def test_every_name_is_valid_and_none_is_used_twice(name: str) -> None:
     cluster = llama_cluster(name)
@@ -118,6 +137,7 @@ def test_scaling_does_not_change_the_template_and_so_rolls_nothing(one: int, oth
     ("fields", "other_pods"),
     [
         ({"replicas": 2}, False),
+        ({"rollout": {"maxSurge": 1, "progressDeadlineSeconds": 60}}, False),
         ({"server": {"service": {"type": "NodePort"}}}, False),
         ({"inference": {"contextSize": 4096}}, False),  # the default, said aloud
         ({"inference": {"contextSize": 64}}, True),

@@ -153,7 +153,7 @@ def test_it_is_seen_as_the_clusters_and_is_no_part_of_a_group() -> None:
 def test_it_runs_where_the_leader_may() -> None:
     scheduling: Manifest = {
         "nodeSelector": {"disk": "fast"},
-        "tolerations": [{"key": "a", "operator": "Exists"}],
+        "tolerations": [{"operator": "Exists"}],
         "priorityClassName": "high",
     }
     spec = pod(

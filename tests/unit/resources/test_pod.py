@@ -192,7 +192,7 @@ def test_the_users_spread_constraints_replace_ours(role: str, build: Builder) ->
 def test_scheduling_and_resources_are_as_the_user_wrote_them(role: str, build: Builder) -> None:
     scheduling: Manifest = {
         "nodeSelector": {"disk": "fast"},
-        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}],
+        "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
         "affinity": {
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {
@@ -213,7 +213,7 @@ def test_scheduling_and_resources_are_as_the_user_wrote_them(role: str, build: B
 @BOTH
 def test_nothing_is_set_that_the_user_did_not_ask_for(role: str, build: Builder) -> None:
     spec = build(llama_cluster(), IMAGE, PLAN)["spec"]
-    unset = {"nodeSelector", "tolerations", "affinity", "priorityClassName", "imagePullSecrets"}
+    unset = {"nodeSelector", "affinity", "priorityClassName", "imagePullSecrets"}
     assert spec.keys().isdisjoint(unset)
     assert spec["containers"][0].keys().isdisjoint({"imagePullPolicy", "env"})
 
@@ -271,3 +271,30 @@ def test_pods_have_no_key_to_the_api_server(role: str, build: Builder) -> None:
     spec = build(llama_cluster(), IMAGE, PLAN)["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in spec
+
+
+LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "keys"),
+    [
+        ([], LOST),
+        ([{"key": "a", "operator": "Exists"}], LOST),
+        ([{"key": LOST[0], "operator": "Exists", "effect": "NoSchedule"}], LOST),
+        ([{"key": LOST[0], "operator": "Exists", "tolerationSeconds": 5}], LOST[1:]),
+        ([{"key": LOST[1], "operator": "Exists", "effect": "NoExecute"}], LOST[:1]),
+        ([{"operator": "Exists"}], ()),
+    ],
+)
+def test_a_lost_node_is_tolerated_for_a_while_unless_the_user_says_otherwise(
+    theirs: list[Manifest], keys: tuple[str, ...]
+) -> None:
+    cluster = llama_cluster(
+        workers={"count": 1, "tolerations": theirs}, recovery={"lostNodeSeconds": 7}
+    )
+    tolerations = worker_pod(cluster, IMAGE, a_plan(3))["spec"]["tolerations"]
+    assert tolerations[: len(theirs)] == theirs
+    assert [(t["key"], t["tolerationSeconds"]) for t in tolerations[len(theirs) :]] == [
+        (key, 7) for key in keys
+    ]

@@ -1,0 +1,162 @@
+"""Changes of the spec while clients ask."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from threading import Thread
+
+import pytest
+
+from tests.e2e.live import TINY, Live, eventually, tiny
+from tests.kind.cluster import tool
+
+pytestmark = pytest.mark.e2e
+
+NO_GAP_SECONDS = 5.0
+"""Without an answer to any of the clients. It takes twenty to form a group anew; the rest are two
+timeouts of clients whom the Service led to a leader that has just gone."""
+CLIENTS = """
+import json, sys, threading, time, urllib.request
+body = json.dumps({"prompt": "a", "max_tokens": 2}).encode()
+headers = {"Content-Type": "application/json"}
+def client():
+    while True:
+        try:
+            request = urllib.request.Request(sys.argv[1], body, headers)
+            urllib.request.urlopen(request, timeout=2).read()
+            told = f"answered {time.monotonic()}"
+        except Exception as error:
+            told = f"lost {error!r}"
+        sys.stdout.write(told + chr(10))
+        sys.stdout.flush()
+        time.sleep(0.1)
+for _ in range(3): threading.Thread(target=client).start()
+"""
+
+
+@dataclass
+class Clients:
+    """What three clients in the cluster were told."""
+
+    answers: list[float] = field(default_factory=list)
+    """When they were answered, in seconds."""
+    lost: list[str] = field(default_factory=list)
+
+    @property
+    def longest_gap(self) -> float:
+        """Seconds between two answers."""
+        return max(after - before for before, after in pairwise(sorted(self.answers)))
+
+
+@contextmanager
+def asking(live: Live) -> Iterator[Clients]:
+    """Clients that ask through the Service, again and again."""
+    clients = Clients()
+    url = f"http://{live.name}:8080/v1/completions"
+    process = subprocess.Popen(
+        [
+            *(tool("kubectl"), f"--kubeconfig={live.cluster.kubeconfig}"),
+            *("exec", f"--namespace={live.namespace}", "deployment/tiny-model", "--"),
+            *("python3", "-c", CLIENTS, url),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def read() -> None:
+        for line in process.stdout or ():
+            word, _, rest = line.strip().partition(" ")
+            if word == "answered":
+                clients.answers.append(float(rest))
+            else:
+                clients.lost.append(rest)
+
+    Thread(target=read, daemon=True).start()
+    try:
+        eventually(lambda: len(clients.answers) > 5, "clients are answered")
+        yield clients
+        count = len(clients.answers)
+        eventually(lambda: len(clients.answers) > count, "clients are answered at the end")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def leaders(live: Live) -> dict[str, str]:
+    """Uid of each leader by its name."""
+    return {
+        name: pod["metadata"]["uid"]
+        for name, pod in live.pods().items()
+        if pod["metadata"]["labels"].get("leaderworkerset.sigs.k8s.io/worker-index") == "0"
+    }
+
+
+def test_a_single_group_serves_until_the_next_one_does(fresh: Live) -> None:
+    fresh.apply(tiny(rollout={"maxSurge": 1}))
+    fresh.wait_until_ready()
+    before = leaders(fresh)
+    with asking(fresh) as clients:
+        fresh.patch({"inference": {"contextSize": 1024}})
+        fresh.wait_for("Ready", "True", "Ready")
+        eventually(lambda: leaders(fresh).keys() == before.keys(), "the further group is gone")
+    assert leaders(fresh) != before
+    print(
+        f"{len(clients.answers)} answers, longest gap {clients.longest_gap:.2f} s, "
+        f"lost {len(clients.lost)}: {clients.lost}"
+    )
+    assert clients.longest_gap < NO_GAP_SECONDS
+
+
+def test_a_spec_that_cannot_work_leaves_the_old_group_serving_until_it_is_taken_back(
+    fresh: Live,
+) -> None:
+    rollout = {"maxSurge": 1, "progressDeadlineSeconds": 15}
+    fresh.apply(tiny(rollout=rollout))
+    fresh.wait_until_ready()
+    before = leaders(fresh)
+    with asking(fresh) as clients:
+        fresh.patch({"model": {"sha256": "0" * 64}})
+        found = fresh.wait_for("Progressing", "False", "RolloutStuck")
+        assert "group 1 does not get on: ChecksumMismatch" in found["message"]
+        assert fresh.condition("Degraded")["reason"] == "RolloutStuck"
+        assert before.items() <= leaders(fresh).items()
+        version = fresh.get()["metadata"]["resourceVersion"]
+        eventually(lambda: len(clients.answers) > 50, "it serves on")
+        assert fresh.get()["metadata"]["resourceVersion"] == version, "its tries flip the status"
+
+        fresh.patch({"model": {**TINY["spec"]["model"], "sha256": None}})
+        fresh.wait_for("Ready", "True", "Ready")
+        eventually(lambda: leaders(fresh) == before, "only the group that failed is gone")
+    assert clients.longest_gap < NO_GAP_SECONDS
+    assert not clients.lost
+
+
+def test_an_image_that_cannot_be_pulled_changes_no_pod(fresh: Live) -> None:
+    fresh.apply(tiny(replicas=2))
+    fresh.wait_until_ready()
+    before = leaders(fresh)
+    fresh.patch({"image": "localhost/no/such-image:1"})
+    fresh.wait_for("Progressing", "False", "ImagePullFailed")
+    assert leaders(fresh) == before
+    fresh.patch({"image": None})
+    fresh.wait_for("Ready", "True", "Ready")
+    assert leaders(fresh) == before
+
+
+def test_the_other_groups_serve_while_the_first_that_is_replaced_fails(fresh: Live) -> None:
+    fresh.apply(tiny(replicas=2, rollout={"progressDeadlineSeconds": 15}))
+    fresh.wait_until_ready()
+    before = leaders(fresh)
+    leader = TINY["spec"]["leader"]
+    fresh.patch({"leader": {**leader, "nodeSelector": {"no": "node"}}})
+    found = fresh.wait_for("Progressing", "False", "RolloutStuck")
+    assert "group 1 does not get on: Unschedulable" in found["message"]
+    assert leaders(fresh)["tiny-group-0"] == before["tiny-group-0"]
+    assert fresh.get()["status"]["readyReplicas"] == 1
+    fresh.patch({"leader": {"nodeSelector": None}})
+    fresh.wait_for("Ready", "True", "Ready")
+    assert leaders(fresh)["tiny-group-0"] == before["tiny-group-0"]
