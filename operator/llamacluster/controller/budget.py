@@ -45,11 +45,22 @@ def budget(cluster: LlamaCluster, observation: Observation, now: datetime) -> Bu
     down = {index: group for index, group in groups.items() if _is_down(group, now)}
     said = {group.index: group.since for group in cluster.status.groups}
     seconds = (_down_seconds(group, said.get(index), now) for index, group in down.items())
+    held = any(lasting < LONG_SECONDS for lasting in seconds)
     return Budget(
         down=tuple(down),
-        allowed=0 if any(lasting < LONG_SECONDS for lasting in seconds) else 1,
+        # Kubernetes expects as many leaders as their StatefulSet has replicas, and misses those
+        # that the budget leaves out.
+        allowed=0
+        if held
+        else 1 + sum(_is_expected(cluster, i, group) for i, group in down.items()),
         settling=any(is_ready(group.leader) for group in down.values()),
     )
+
+
+def _is_expected(cluster: LlamaCluster, index: int, group: Group) -> bool:
+    """Whether the StatefulSet of the leaders is to have this group's."""
+    going = group.leader is None or "deletionTimestamp" in group.leader["metadata"]
+    return index < cluster.spec.replicas or not going
 
 
 def _is_down(group: Group, now: datetime) -> bool:

@@ -67,7 +67,8 @@ def test_a_group_that_stays_down_does_not_hold_up_drains_for_ever() -> None:
         return of(group(0, member(0, 0, ready=False, since=seconds)), group(1))
 
     assert after(LONG_SECONDS - 1) == Budget(down=(0,), allowed=0, settling=False)
-    assert after(LONG_SECONDS) == Budget(down=(0,), allowed=1, settling=False)
+    # Two: Kubernetes misses the leader that the budget leaves out.
+    assert after(LONG_SECONDS) == Budget(down=(0,), allowed=2, settling=False)
 
 
 def test_a_group_of_which_nothing_is_left_is_down() -> None:
@@ -77,7 +78,13 @@ def test_a_group_of_which_nothing_is_left_is_down() -> None:
         return budget(cluster, Observation({"spec": {}}, {0: group(0)}), NOW)
 
     assert after(10) == Budget(down=(1,), allowed=0, settling=False)
-    assert after(LONG_SECONDS).allowed == 1
+    assert after(LONG_SECONDS).allowed == 2
+
+
+def test_a_group_that_goes_by_a_scale_down_is_not_missed() -> None:
+    there = {0: group(0), 1: group(1, member(0, 1, ready=False, deleting=True, since=LONG_SECONDS))}
+    found = budget(llama_cluster(replicas=1), Observation({"spec": {}}, there), NOW)
+    assert found == Budget(down=(1,), allowed=1, settling=False)
 
 
 def test_no_group_is_no_reason_to_hold_a_node() -> None:
