@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from llamacluster.planning.gguf import Header, read_header
-from tests.model.headers import FILE_TYPES, MODELS, main, write_header, write_sparse
+from tests.model.headers import FILE_TYPES, MODELS, write_header, write_sparse
+from tests.model.headers.__main__ import main
 
 PUBLISHED_PARAMETERS = {
     "llama-3.1-8b": 8.03e9,
