@@ -101,6 +101,46 @@ def qwen3next(model: Model, block: int) -> Tensors:
     }
 
 
+def qwen3_5(model: Model, block: int) -> Tensors:
+    ahead = block >= model.blocks - model.number("nextn_predict_layers")
+    names = {"ssm_ba.weight": "ssm_alpha.weight"}
+    tensors = {
+        names.get(name, name): shape
+        for name, shape in qwen3next(model, 3 if ahead else block).items()
+        if not name.startswith("ffn_")
+    }
+    if "ssm_alpha.weight" in tensors:
+        rows = (model.width, model.number("ssm.time_step_rank"))
+        tensors |= {"ssm_alpha.weight": rows, "ssm_beta.weight": rows}
+    if ahead:
+        tensors |= norms(model, "nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm")
+        tensors["nextn.eh_proj.weight"] = (2 * model.width, model.width)
+    return {**tensors, **feed_forward(model)}
+
+
+def t5(model: Model, block: int) -> Tensors:
+    return {}
+
+
+def _t5_stack(model: Model, stack: str, attentions: tuple[str, ...]) -> Tensors:
+    inner = {name.replace("output", "o"): shape for name, shape in attention(model).items()}
+    relative = {"attn_rel_b.weight": (model.heads, 32)}
+    return {
+        f"{stack}.blk.{block}.{name}": shape
+        for block in range(model.blocks)
+        for name, shape in {
+            **{
+                f"{kind}{name}": shape
+                for kind in attentions
+                for name, shape in {"attn_norm.weight": (model.width,), **inner}.items()
+            },
+            **(relative if block == 0 else {}),
+            **norms(model, "ffn_norm"),
+            **feed_forward(model),
+        }.items()
+    }
+
+
 def gemma2(model: Model, _: int) -> Tensors:
     return {**llama(model, 0), **norms(model, "post_attention_norm", "post_ffw_norm")}
 
@@ -122,7 +162,8 @@ def gemma3n(model: Model, _: int) -> Tensors:
 
 
 def falcon_h1(model: Model, _: int) -> Tensors:
-    return {**llama(model, 0), **mamba2(model)}
+    tensors = {**llama(model, 0), **mamba2(model)}
+    return {name.replace("ffn_norm.weight", "ffn_norm"): tensors[name] for name in tensors}
 
 
 def lfm2(model: Model, block: int) -> Tensors:
@@ -347,6 +388,20 @@ def _layer_norm(epsilon: float = 1e-5) -> dict[str, Value]:
     return {"attention.layer_norm_epsilon": epsilon}
 
 
+def _flan_t5_xl() -> Model:
+    """An encoder and a decoder of so many layers each."""
+    values = parameters(24, 2048, 5120, 32, 32, context=512, epsilon=1e-6) | heads_of(64)
+    values |= {"attention.relative_buckets_count": 32, "decoder_block_count": 24}
+    stacks = Model("t5", Vocabulary(32128, "t5"), values, t5, output_norm=None)
+    more = {
+        **_t5_stack(stacks, "enc", ("",)),
+        **_t5_stack(stacks, "dec", ("", "cross_")),
+        "enc.output_norm.weight": (2048,),
+        "dec.output_norm.weight": (2048,),
+    }
+    return replace(stacks, more=more)
+
+
 def _kimi_k2() -> Model:
     deepseek = MODELS["deepseek-v3"]
     more = choice_of(384, 8, 2048) | {
@@ -413,6 +468,22 @@ ARCHITECTURES: Final[Mapping[str, Model]] = MappingProxyType(
             },
             qwen3next,
         ),
+        "qwen3.5-9b": Model(
+            "qwen35",
+            _byte_pairs(248320, "qwen35"),
+            parameters(33, 4096, 12288, 16, 4, context=262144, base=1e7)
+            | heads_of(256)
+            | _mamba(4096, 128, 32, 16)
+            | {
+                "full_attention_interval": 4,
+                "rope.dimension_count": 64,
+                "rope.dimension_sections": [11, 11, 10, 0],
+                "nextn_predict_layers": 1,
+                "expert_count": 0,
+                "expert_feed_forward_length": 1,
+            },
+            qwen3_5,
+        ),
         "gemma-2-9b": Model(
             "gemma2",
             Vocabulary(256000, begin=2, end=1),
@@ -429,7 +500,7 @@ ARCHITECTURES: Final[Mapping[str, Model]] = MappingProxyType(
         "gemma-3n-e4b": Model(
             "gemma3n",
             Vocabulary(262144, begin=2, end=1),
-            parameters(35, 2048, [16384] * 35, 8, 2, context=32768, epsilon=1e-6)
+            parameters(35, 2048, 16384, 8, 2, context=32768, epsilon=1e-6)
             | heads_of(256)
             | {
                 "attention.sliding_window": 512,
@@ -506,7 +577,7 @@ ARCHITECTURES: Final[Mapping[str, Model]] = MappingProxyType(
         ),
         "bge-m3": Model(
             "bert",
-            Vocabulary(250002, "t5"),
+            Vocabulary(250002, "t5", sentences=1),
             parameters(24, 1024, 4096, 16, 16, context=8192) | _embeds(2),
             bert,
             tied=True,
@@ -519,13 +590,14 @@ ARCHITECTURES: Final[Mapping[str, Model]] = MappingProxyType(
         ),
         "nomic-embed-1.5": Model(
             "nomic-bert",
-            Vocabulary(30522, "bert"),
+            Vocabulary(30522, "bert", sentences=2),
             parameters(12, 768, 3072, 12, 12, context=2048, base=1e3) | _embeds(1),
             nomic_bert,
             tied=True,
             output_norm=None,
             more={"token_types.weight": (768, 2), **_input_norm(768)},
         ),
+        "flan-t5-xl": _flan_t5_xl(),
         "qwen3-embedding-8b": replace(
             MODELS["qwen3-8b"],
             values={**MODELS["qwen3-8b"].values, "pooling_type": 3},
@@ -611,7 +683,7 @@ ARCHITECTURES: Final[Mapping[str, Model]] = MappingProxyType(
             gptneox,
             more={"output_norm.bias": (4096,)},
         ),
-        "phi-3.5-moe": Model(
+        "phimoe-3.5": Model(
             "phimoe",
             Vocabulary(32064),
             parameters(32, 4096, 6400, 32, 8, context=131072, base=1e4)

@@ -57,7 +57,8 @@ def _stays_f32(name: str, shape: Shape) -> bool:
     return (
         len(shape) < 2
         or not name.endswith(".weight")
-        or name.endswith(("_norm.weight", "ffn_gate_inp.weight", "ssm_conv1d.weight"))
+        or name.endswith(("_norm.weight", "ffn_gate_inp.weight", "conv1d.weight", ".conv.weight"))
+        or any(part in name for part in ("altup", "laurel", "time_mix_lerp", "channel_mix_lerp"))
     )
 
 
@@ -96,6 +97,8 @@ def _fitting(wanted: Type, row: int) -> Type:
     """`wanted`, or what stands in for it where it cannot store rows of that length."""
     if row % gguf.GGML_QUANT_SIZES[wanted][0] == 0:
         return wanted
+    if row % gguf.GGML_QUANT_SIZES[Type.Q8_0][0]:
+        return Type.F16
     return {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1, Type.Q6_K: Type.Q8_0}[wanted]
 
 
@@ -173,6 +176,8 @@ def _tokenizer(vocabulary: Vocabulary) -> tuple[bytes, ...]:
         special[token] = character if byte_pairs else f"<0x{byte:02X}>"
         types[token] = kinds.NORMAL if byte_pairs else kinds.BYTE
     words = _words(vocabulary.size, "Ġ" if byte_pairs else "▁")
+    if vocabulary.kind not in ("llama", "gpt2"):
+        types = {}
     numbers = [types.get(token, kinds.NORMAL) for token in range(vocabulary.size)]
     pairs = [
         _pair("tokenizer.ggml.model", vocabulary.kind),
@@ -182,6 +187,8 @@ def _tokenizer(vocabulary: Vocabulary) -> tuple[bytes, ...]:
         _pair("tokenizer.ggml.bos_token_id", vocabulary.begin),
         _pair("tokenizer.ggml.eos_token_id", vocabulary.end),
     ]
+    if vocabulary.sentences:
+        pairs.append(_pair("tokenizer.ggml.token_type_count", vocabulary.sentences))
     if byte_pairs:
         pairs.append(_texts("tokenizer.ggml.merges", _merges(vocabulary.merges)))
     else:

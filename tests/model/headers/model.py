@@ -12,7 +12,8 @@ Tensors = dict[str, Shape]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer: of byte pairs ("gpt2", with merges) or of SentencePiece ("llama")."""
+    """A tokenizer: of byte pairs ("gpt2", with merges) or of SentencePiece ("llama"), or another
+    of the engine's that has neither."""
 
     size: int
     kind: str = "llama"
@@ -20,6 +21,8 @@ class Vocabulary:
     merges: int = 0
     begin: int = 1
     end: int = 2
+    sentences: int = 0
+    """Kinds of sentences that an embedding model tells apart."""
 
 
 @dataclass(frozen=True)
