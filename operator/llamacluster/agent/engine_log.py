@@ -20,7 +20,10 @@ TAIL_LINES = 200
 LINE_CHARACTERS = 500
 MAX_DEVICES = 64
 
-_PREFIX = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} [A-Z] ")
+_PREFIX = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} (?:[A-Z] )?")
+_DEBUG = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} D ")
+"""Thousands of lines with verbosity 5, some behind, or around, the words of an abort: those do not
+wait for the log."""
 _BUFFER = re.compile(
     r": +(?P<device>\w+)(?:\[(?P<endpoint>[^\]]+)\])? +"
     r"(?P<kind>model|KV|RS|output|compute) buffer size = +(?P<mib>[\d.]+) MiB"
@@ -33,7 +36,9 @@ _SPEED = re.compile(
 _BAD_FLAG = re.compile(r"^error: invalid argument|^error while handling argument|^error: ")
 _RPC = re.compile(r"ggml-rpc[\w.-]*:\d+: |Cannot resolve host|RPC server crashed")
 _BAD_MODEL = re.compile(r"error loading model")
-_ERROR = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} E |^\S+\.(?:cpp|c|h):\d+: |^error\b|GGML_ASSERT")
+_ABORT = re.compile(r"(?:^|\s)\S+\.(?:cpp|c|h):\d+: |GGML_ASSERT")
+_FRAME = re.compile(r"^\S+\(\S*\) ?\[0x[0-9a-f]+\]$")
+_ERROR = re.compile(rf"^\d+\.\d\d\.\d{{3}}\.\d{{3}} E |^error\b|{_ABORT.pattern}")
 
 
 @dataclass
@@ -49,6 +54,8 @@ class EngineLog:
     """Follows one run of the engine. Its memory is bounded whatever the engine prints."""
 
     tokens_per_second: float | None = None
+    state_bytes: int = 0
+    """Recurrent state on all devices."""
     _tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     _buffers: dict[str, _Buffers] = field(default_factory=lambda: defaultdict(_Buffers))
     _layers: dict[int, str] = field(default_factory=dict)
@@ -56,7 +63,8 @@ class EngineLog:
 
     def add(self, line: str) -> None:
         with self._lock:
-            self._tail.append(line[:LINE_CHARACTERS])
+            if not _DEBUG.match(line):
+                self._tail.append(line[:LINE_CHARACTERS])
             if "buffer size =" in line:
                 self._add_buffer(line)
             elif found := _ASSIGNED.search(line):
@@ -77,10 +85,18 @@ class EngineLog:
                 buffers.model += size
             case "compute":
                 buffers.compute = size  # told anew each time the graph is reserved
+            case "RS":
+                buffers.context += size
+                self.state_bytes += size
             case "output":
                 buffers.output = size  # of logits, not of the context; grows with the batch
             case _:
                 buffers.context += size
+
+    def devices(self) -> dict[int, str]:
+        """The device of each layer, where the engine has told it (with verbosity 5)."""
+        with self._lock:
+            return dict(self._layers)
 
     def placement(
         self, workers: Sequence[str], endpoints: Sequence[str], devices: Sequence[int]
@@ -122,8 +138,9 @@ class EngineLog:
                 "computeBytes": buffers.compute + buffers.output,
             }
 
-    def why_it_ended(self, exit_code: int) -> GroupError:
-        """The reason that the last lines give for an end of the engine that nobody asked for."""
+    def why_it_ended(self, exit_code: int | None) -> GroupError:
+        """The reason that the last lines give for an end of the engine that nobody asked for, or,
+        without an exit code, for that it cannot begin."""
         with self._lock:
             lines = [line for line in self._tail if line.strip()]
         for reason, pattern, advice in (
@@ -140,11 +157,25 @@ class EngineLog:
                 "the engine was killed (137), most likely over the leader's memory limit:"
                 " raise leader.resources.limits.memory",
             )
-        words = next((line for line in lines if _ERROR.search(line)), lines[-1] if lines else "")
         return GroupError(
             Reason.EngineFailed,
-            f"the engine ended with {exit_code}; it said: {_plain(words) or 'nothing'}",
+            (
+                "the engine cannot serve so"
+                if exit_code is None
+                else f"the engine ended with {exit_code}"
+            )
+            + f"; it said: {_last_words(lines) or 'nothing'}",
         )
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """What tells most of an end without a reason of its own: an error; where the engine gave up,
+    with the error before it, for the place alone says little; else its last sentence."""
+    said = [line for line in lines if not _FRAME.search(line)]
+    errors = [line for line in said if _ERROR.search(line)]
+    place = next((index for index, line in enumerate(errors) if _ABORT.search(line)), 0)
+    told = errors[max(0, place - 1) : place + 1] or said[-1:]
+    return "; ".join(map(_plain, told))
 
 
 def _plain(line: str) -> str:

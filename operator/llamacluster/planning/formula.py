@@ -6,8 +6,10 @@ and else near. Working memory is fitted to the engine's own numbers (tests/engin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 from llamacluster.planning.account import Account, Memory, Settings
@@ -29,6 +31,13 @@ _WINDOW_PERIODS: Final = {
 }
 _CACHE_TYPES: Final = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
 _F32: Final = 4
+_RECURRENT: Final = re.compile(r"ssm_|time_mix_|shortconv\.")
+_BOUNDS: Final = (
+    (re.compile(r"altup_"), 40),
+    (re.compile(rf"{_RECURRENT.pattern}|attn_kv_a_mqa"), 25),
+    (re.compile(r"ffn_gate_inp\."), 15),
+)
+"""Tensors of layers that work unlike the usual ones: the formula's working memory is only near."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,12 @@ class Formula:
 
     @property
     def error_percent(self) -> int:
-        """How far its sum for a worker may be off: by the kind of model."""
-        tensors = frozenset[str]().union(*self.model.tensors)
-        if "ssm_conv1d.weight" in tensors or "attn_kv_a_mqa.weight" in tensors:
-            return 25
-        return 15 if "ffn_gate_inp.weight" in tensors else 10
+        """How far its sum for a worker with a few layers may be off: by the kind of model."""
+        names = frozenset[str]().union(*self.model.tensors)
+        bounds = [bound for part, bound in _BOUNDS if any(map(part.match, names))]
+        if is_recurrent(self.model) and not any(name.startswith("attn_k") for name in names):
+            bounds.append(40)
+        return max(*bounds, 25 if _embeds(self.model.header) else 10, 0)
 
     def account(self, layers: Sequence[int], settings: Settings) -> Account:
         """See Accountant."""
@@ -72,14 +82,25 @@ def context_bytes(model: Model, settings: Settings) -> list[int]:
     result = []
     for layer, names in enumerate(model.tensors[:-1]):
         here = window_cells if windowed[layer] else cells
-        per_slot = here * _cell_bytes(model, settings, layer) + _state_bytes(header, names)
+        per_slot = here * _cell_bytes(model, settings, layer) + _state_bytes(model, names)
         result.append(per_slot * settings.parallel)
     return [*result, 0]
 
 
+def is_recurrent(model: Model) -> bool:
+    """Whether there is state that each slot has, however short its context."""
+    return any(map(_RECURRENT.match, frozenset[str]().union(*model.tensors)))
+
+
 def state_bytes(model: Model) -> int:
     """Recurrent state of one slot over all layers."""
-    return sum(_state_bytes(model.header, names) for names in model.tensors[:-1])
+    return sum(_state_bytes(model, names) for names in model.tensors[:-1])
+
+
+def state_in_work(model: Model, slots: int) -> int:
+    """Working memory that a worker needs for the recurrent state of so many slots: before and
+    after one layer."""
+    return 2 * slots * max(_state_bytes(model, names) for names in model.tensors)
 
 
 def checkpoint_bytes(model: Model, settings: Settings) -> int:
@@ -113,6 +134,9 @@ def _cell_bytes(model: Model, settings: Settings, layer: int) -> int:
 def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, int]:
     """Numbers that one token leaves in the K and in the V cache of a layer."""
     header = model.header
+    shared = header.number("attention.shared_kv_layers") or 0
+    if layer >= header.block_count - shared or _embeds(header):
+        return 0, 0  # the layer reads an earlier one's; or sees whole texts at once and keeps none
 
     def rows(name: str) -> int:
         return model.rows(f"blk.{layer}.{name}.weight")
@@ -128,7 +152,7 @@ def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, in
             heads * (header.number("attention.key_length") or 0),
             heads * (header.number("attention.value_length") or 0),
         )
-    if "attn_k.weight" in names and "ssm_conv1d.weight" not in names:
+    if "attn_k.weight" in names:
         width = rows("attn_k")
         return width, rows("attn_v") if "attn_v.weight" in names else width
     if "attn_qkv.weight" in names and "ssm_conv1d.weight" not in names:
@@ -142,14 +166,28 @@ def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, in
     return 0, 0
 
 
-def _state_bytes(header: Header, names: frozenset[str]) -> int:
+def _state_bytes(model: Model, names: frozenset[str]) -> int:
     """What a recurrent layer keeps of one sequence, however long: convolution and state, in F32."""
+    header = model.header
+
+    def number(name: str) -> int:
+        return header.number(name) or 0
+
+    width = number("embedding_length")
+    if "shortconv.conv.weight" in names:
+        return max(0, number("shortconv.l_cache") - 1) * width * _F32
+    if "time_mix_key.weight" in names:
+        return (number("token_shift_count") + number("wkv.head_size")) * width * _F32
     if "ssm_conv1d.weight" not in names:
         return 0
-    kernel, inner = header.number("ssm.conv_kernel") or 0, header.number("ssm.inner_size") or 0
-    state, groups = header.number("ssm.state_size") or 0, header.number("ssm.group_count") or 0
-    convolution = max(0, kernel - 1) * (inner + 2 * groups * state)
-    return (convolution + state * inner) * _F32
+    inner, state = number("ssm.inner_size"), number("ssm.state_size")
+    convolved = inner + 2 * number("ssm.group_count") * state
+    return (max(0, number("ssm.conv_kernel") - 1) * convolved + state * inner) * _F32
+
+
+def _embeds(header: Header) -> bool:
+    """Whether each token sees the whole text, so that nothing of it is kept for the next."""
+    return header.values.get(f"{header.architecture}.attention.causal") is False
 
 
 def _windowed(header: Header) -> list[bool]:
@@ -171,13 +209,28 @@ def compute_bytes(model: Model, settings: Settings, worker: int, workers: int) -
     With several workers the engine keeps four batches on the way, so their inputs count four times.
     """
     width, inner, used = _widths(model)
+    if _plain_attention(settings):
+        heads = max(model.header.per_layer("attention.head_count", 0))
+        inner = max(inner, heads * _padded(settings.context_size))  # all scores at once
+    state = state_in_work(model, settings.parallel)
+    if _embeds(model.header):
+        numbers = (7 if worker else 12) * width + inner
+        return settings.ubatch_size * numbers * _F32 + _mask_bytes(model, settings)
     if workers == 1:
         numbers = 7 * width + used * width + inner
-        return settings.ubatch_size * numbers * _F32 + _mask_bytes(model, settings)
+        return settings.ubatch_size * numbers * _F32 + _mask_bytes(model, settings) + state
     numbers = 15 * width + used * width + inner
     if worker == 0:
         numbers += 5 * width
-    return settings.ubatch_size * numbers * _F32 + 4 * _mask_bytes(model, settings)
+    return settings.ubatch_size * numbers * _F32 + 4 * _mask_bytes(model, settings) + state
+
+
+def _plain_attention(settings: Settings) -> bool:
+    """Whether the user has turned off attention in pieces."""
+    given = settings.extra_args
+    return any(
+        flag in ("--flash-attn", "-fa") and value == "off" for flag, value in pairwise(given)
+    )
 
 
 def leader_compute(model: Model, settings: Settings, workers: int) -> int:
@@ -204,12 +257,14 @@ def _widths(model: Model) -> tuple[int, int, int]:
 
 
 def _mask_bytes(model: Model, settings: Settings) -> int:
-    """Which token sees which: for each token of a batch two bytes per cell of one slot, once for
+    """Which token sees which: for each token of a batch a number per cell of one slot, once for
     each kind of cache."""
+    if _embeds(model.header):
+        return settings.ubatch_size * settings.ubatch_size * 2
     kinds = {_padded(settings.context_size)}
     if model.header.number("attention.sliding_window"):
         kinds.add(_window_cells(model.header, settings))
-    return sum(kinds) * settings.ubatch_size * 2
+    return sum(kinds) * settings.ubatch_size * (4 if _plain_attention(settings) else 2)
 
 
 def _row(cache_type: str, width: int) -> int:

@@ -1,7 +1,10 @@
 """What a model is made of: the bytes of each layer, from the tensor tables of its files.
 
 Where the engine puts a tensor follows from its name: `blk.N.` is layer N, the token embeddings stay
-in the leader, and everything behind the last layer is the output layer, the last worker's last.
+in the leader, what prepares a token for all layers is with the first, and everything behind the
+last layer is the output layer, the last worker's last. Layers that only guess further tokens ahead
+(`nextn_predict_layers`, the last ones) count as layers, but the engine leaves their weights in the
+file.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from typing import Final
 
 from llamacluster.planning.gguf import GgufError, Header, Tensor
 
-_BLOCK: Final = re.compile(r"blk\.(\d+)\.")
+_BLOCK: Final = re.compile(r"(?:enc\.)?blk\.(\d+)\.")
 _INPUT: Final = re.compile(
     r"(token_embd|token_embd_norm|token_types|position_embd|per_layer_token_embd)\."
 )
+_FIRST: Final = re.compile(r"(per_layer_model_proj|per_layer_proj_norm|rope_freqs|rope_factors_)")
 _HEADLESS: Final = re.compile(r"bert|t5encoder")
 """Architectures that only embed: without an output matrix of their own they have none at all."""
 
@@ -39,7 +43,7 @@ class Model:
     input_bytes: int
     """Weights that stay in the leader: the token embeddings."""
     tensors: tuple[frozenset[str], ...] = field(repr=False)
-    """Names in each layer without `blk.N.`; those of the output layer as they are."""
+    """Names in each layer without `blk.N.`; others as they are."""
     shapes: dict[str, tuple[int, ...]] = field(repr=False)
 
     @property
@@ -75,14 +79,22 @@ def model_of(headers: Sequence[Header]) -> Model:
     sizes, largest = [0] * (output + 1), [0] * (output + 1)
     names: list[set[str]] = [set() for _ in sizes]
     input_bytes = 0
+    skipped = output - (first.number("nextn_predict_layers") or 0)
     for tensor in tensors.values():
         if _INPUT.match(tensor.name):
             input_bytes += tensor.bytes
             continue
+        if tensor.name.startswith("dec.blk."):
+            raise GgufError(
+                "it has an encoder and a decoder, which llama-server does not serve; take a model"
+                " that only decodes, as most do"
+            )
         block = _BLOCK.match(tensor.name)
-        layer = int(block[1]) if block else output
+        layer = int(block[1]) if block else 0 if _FIRST.match(tensor.name) else output
         if block and layer >= output:
             raise GgufError(f"tensor {tensor.name!r} is beyond the {output} layers of the header")
+        if skipped <= layer < output:
+            continue
         sizes[layer] += tensor.bytes
         largest[layer] = max(largest[layer], tensor.bytes)
         names[layer].add(tensor.name[block.end() :] if block else tensor.name)

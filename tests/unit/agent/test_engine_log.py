@@ -122,12 +122,47 @@ def test_the_speed_of_the_last_answer_is_kept() -> None:
             Reason.EngineFailed,
             "ended with 1; it said: llama_init_from_model: quantized V cache",
         ),
+        (
+            "0.00.000.001 W srv  llama_server: security: no API key is set\n"
+            "./src/ggml-impl.h:330: fatal error\n"
+            + "0.00.907.920 D llama_graph_n_input_tensors: input tensor 'x'\n"
+            * 300
+            + "/usr/lib/libggml-base.so.0(ggml_abort+0x14e) [0x7fcbcad98b2e]\n"
+            "/usr/bin/llama-server(+0x1261) [0x55fba8cc2261]",
+            134,
+            Reason.EngineFailed,
+            "ended with 134; it said: ./src/ggml-impl.h:330: fatal error",
+        ),
+        (
+            "0.00.907.919 ./src/ggml-impl.h:330: fatal error\n"
+            "D llama_graph_n_input_tensors: input tensor 'x'",  # where the two collide
+            134,
+            Reason.EngineFailed,
+            "it said: ./src/ggml-impl.h:330: fatal error",
+        ),
+        (
+            "0.00.1.2.3 I first\n"
+            "0.00.000.002 E a_function: what is wrong\n"
+            "0.00.000.003 I then\n"
+            "./src/ggml.c:2083: GGML_ASSERT(ggml_can_repeat(b, a)) failed\n"
+            "/usr/bin/llama-server(+0x1261) [0x55c5eeda8261]",
+            134,
+            Reason.EngineFailed,
+            "it said: a_function: what is wrong; ./src/ggml.c:2083: GGML_ASSERT(",
+        ),
+        (
+            "0.02.421.023 E llama_init_from_model: quantized V cache requires flash_attn\n"
+            "0.02.545.652 E common_fit_params: encountered an error while trying to fit params",
+            None,
+            Reason.EngineFailed,
+            "the engine cannot serve so; it said: llama_init_from_model: quantized V cache",
+        ),
         ("whatever", 137, Reason.EngineFailed, "raise leader.resources.limits.memory"),
         ("", 3, Reason.EngineFailed, "ended with 3; it said: nothing"),
     ],
 )
 def test_the_reason_of_an_end_is_found_in_the_last_lines(
-    text: str, code: int, reason: Reason, words: str
+    text: str, code: int | None, reason: Reason, words: str
 ) -> None:
     error = log_of(text).why_it_ended(code)
     assert error.reason is reason

@@ -11,8 +11,11 @@ from llamacluster.planning.account import Settings
 from llamacluster.planning.formula import (
     Formula,
     checkpoint_bytes,
+    compute_bytes,
     context_bytes,
+    is_recurrent,
     state_bytes,
+    state_in_work,
 )
 from tests.model.headers import MODELS
 from tests.unit.planning.test_model import model
@@ -67,6 +70,54 @@ def test_checkpoints_are_of_what_forgets() -> None:
     assert checkpoint_bytes(granite, SETTINGS) == state_bytes(granite)
 
 
+def test_a_layer_may_have_both_a_cache_and_a_state() -> None:
+    falcon = model("falcon-h1-7b")
+    state = (3 * (3072 + 2 * 256) + 256 * 3072) * 4
+    assert context_bytes(falcon, SETTINGS)[0] == 2 * (8192 * 2 * 2 * 128 * 2 + state)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "state"),
+    [
+        ("rwkv7-2.9b", 0, (2 + 64) * 2560 * 4),
+        ("lfm2-1.2b", 0, 2 * 2048 * 4),
+        ("mamba-2.8b", 0, (3 * 5120 + 16 * 5120) * 4),
+        ("qwen3-next-80b-a3b", 0, (3 * 8192 + 128 * 4096) * 4),
+    ],
+)
+def test_each_kind_of_recurrent_layer_has_its_state(name: str, layer: int, state: int) -> None:
+    assert is_recurrent(model(name))
+    assert context_bytes(model(name), SETTINGS)[layer] == 2 * state
+    assert state_in_work(model(name), 3) == 3 * 2 * state
+
+
+def test_other_models_are_not_recurrent() -> None:
+    assert not is_recurrent(model("qwen3-8b"))
+    assert state_in_work(model("qwen3-8b"), 256) == 0
+
+
+def test_layers_that_share_a_cache_have_none() -> None:
+    layers = context_bytes(model("gemma-3n-e4b"), SETTINGS)
+    assert all(layers[:20])
+    assert not any(layers[20:])
+
+
+def test_a_model_that_sees_whole_texts_keeps_nothing_of_them() -> None:
+    assert not any(context_bytes(model("bge-m3"), SETTINGS))
+
+
+def test_layers_that_only_guess_further_tokens_keep_nothing() -> None:
+    assert context_bytes(model("glm-4.5-air"), SETTINGS)[45:] == [2 * 8192 * 2 * 8 * 128 * 2, 0, 0]
+
+
+def test_attention_in_one_piece_holds_all_its_scores() -> None:
+    plain = replace(SETTINGS, extra_args=("--flash-attn", "off"))
+    llama = model("llama-3.1-8b")
+    more = compute_bytes(llama, plain, 1, 3) - compute_bytes(llama, SETTINGS, 1, 3)
+    scores, instead_of = 32 * 8192 * 512 * 4, 2 * 14336 * 512 * 4
+    assert more == scores - instead_of + 4 * 8192 * 512 * 2  # and a wider mask
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_an_account_holds_every_byte_of_the_layers(name: str) -> None:
     found = model(name)
@@ -81,3 +132,7 @@ def test_the_bound_is_by_the_kind_of_model() -> None:
     assert bounds["llama-3.1-405b"] == bounds["gemma-3-27b"] == 10
     assert bounds["qwen3-235b-a22b"] == bounds["gpt-oss-120b"] == 15
     assert bounds["deepseek-v3"] == bounds["nemotron-h-8b"] == 25
+    assert Formula(model("falcon-h1-7b")).error_percent == 25
+    assert Formula(model("rwkv7-2.9b")).error_percent == 40
+    assert Formula(model("nomic-embed-1.5")).error_percent == 25
+    assert Formula(model("gemma-3n-e4b")).error_percent == 40

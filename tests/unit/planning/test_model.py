@@ -41,7 +41,7 @@ def test_every_tensor_is_in_one_layer_or_in_the_leader(name: str) -> None:
 def test_the_output_layer_is_the_last() -> None:
     found = model("llama-3.1-8b", "F16")
     assert found.layers == 33
-    assert found.layer_bytes[-1] == 128256 * 4096 * 2 + 4096 * 4 + 64 * 4  # matrix, norm, rope
+    assert found.layer_bytes[-1] == 128256 * 4096 * 2 + 4096 * 4  # matrix, norm
 
 
 def test_tied_embeddings_are_in_the_leader_and_in_the_last_worker() -> None:
@@ -49,6 +49,30 @@ def test_tied_embeddings_are_in_the_leader_and_in_the_last_worker() -> None:
     embedding = 262144 * 5376 * 2
     assert found.input_bytes == embedding
     assert found.layer_bytes[-1] == embedding + 5376 * 4
+
+
+def test_layers_that_guess_further_tokens_count_but_weigh_nothing() -> None:
+    found = model("glm-4.5-air")
+    assert found.layers == 48
+    assert found.layer_bytes[45] > 1 << 30
+    assert (found.layer_bytes[46], found.tensors[46]) == (0, frozenset())
+    assert found.layer_bytes[47] > 1 << 28
+
+
+def test_what_prepares_a_token_for_all_layers_is_with_the_first() -> None:
+    found = model("gemma-3n-e4b", "F16")
+    assert found.layer_bytes[0] - found.layer_bytes[1] == 2048 * 256 * 35 * 2 + 256 * 4
+    assert found.input_bytes == (2048 + 256 * 35) * 262144 * 2
+
+
+def test_a_model_that_only_embeds_has_no_output_matrix() -> None:
+    assert model("bge-m3").layers == 25
+    assert model("bge-m3").layer_bytes[-1] == 0
+
+
+def test_an_encoder_with_a_decoder_is_refused() -> None:
+    with pytest.raises(GgufError, match="llama-server does not serve"):
+        model("flan-t5-xl")
 
 
 def split_in_two(header: Header) -> list[Header]:
