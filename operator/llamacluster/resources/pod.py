@@ -17,8 +17,6 @@ from llamacluster.resources.metadata import (
     labels,
 )
 
-TERMINATION_GRACE_SECONDS = 30
-
 
 def as_manifest(value: BaseModel) -> dict[str, Any]:
     """An API type as the user would write it: camelCase, without absent fields."""
@@ -45,7 +43,7 @@ def pod_template(
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "terminationGracePeriodSeconds": cluster.spec.termination_grace_period_seconds,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": contract.AGENT_UID,
