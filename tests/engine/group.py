@@ -137,7 +137,7 @@ class Group:
         identity = self.engine.docker(
             *("run", "--detach", "--network", f"container:{leader.id}"),
             *LOCKED_DOWN,
-            *("--cpus", "1", "--memory", "64m"),
+            *("--cpus", "1", "--memory", "128m"),
             self.image,
             *gate_args(gate),
         ).strip()

@@ -52,7 +52,7 @@ STABLE_SECONDS = 60.0
 QUEUE_PER_SLOT = 8
 QUICK_REQUESTS = 4
 """Requests at a time of those that need no slot; as many as that may wait."""
-MAX_CONNECTIONS = 2000
+MAX_CONNECTIONS = 1000
 """Of clients, idle ones too. Others wait in the kernel until one of these goes."""
 MIN_BODY_BYTES = 4 << 20
 MAX_BODY_BYTES = 64 << 20
