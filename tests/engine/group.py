@@ -19,12 +19,14 @@ from llamacluster.agent.contract import (
     AGENT_UID,
     LEADER_ADDRESS_ENV,
     STATUS,
+    GateOptions,
     LeaderOptions,
     LeaderStatus,
     Plan,
     PlanOptions,
     WorkerOptions,
     WorkerStatus,
+    gate_args,
     leader_args,
     plan_args,
     worker_args,
@@ -34,6 +36,11 @@ from tests.kind.docker import Engine
 T = TypeVar("T")
 GENEROUS = 60.0
 DOMAIN = "x.ns"
+LOCKED_DOWN = (
+    *("--user", f"{AGENT_UID}:{AGENT_UID}", "--cap-drop", "ALL", "--read-only"),
+    *("--security-opt", "no-new-privileges"),
+    *("--tmpfs", "/tmp:mode=1777", "--tmpfs", "/models:mode=1777"),
+)
 
 
 def eventually(look: Callable[[], T | None], seconds: float = GENEROUS) -> T:
@@ -83,9 +90,20 @@ class Container:
     def terminate(self) -> tuple[float, int]:
         """SIGTERM, as the kubelet sends it; seconds until the end, and the exit code."""
         began = time.monotonic()
-        self.engine.docker("kill", "--signal", "TERM", self.id)
-        code = int(self.engine.docker("wait", self.id))
+        self.signal("TERM")
+        code = self.wait()
         return time.monotonic() - began, code
+
+    def signal(self, name: str) -> None:
+        self.engine.docker("kill", "--signal", name, self.id)
+
+    def wait(self) -> int:
+        """Waits for its end; the exit code."""
+        return int(self.engine.docker("wait", self.id))
+
+    def is_running(self) -> bool:
+        shown = self.engine.docker("inspect", "--format", "{{.State.Running}}", self.id)
+        return shown.strip() == "true"
 
     def log(self) -> str:
         return self.engine.docker("logs", self.id)
@@ -93,7 +111,8 @@ class Container:
 
 @dataclass
 class Group:
-    """Starts pods by the names that LeaderWorkerSet would give them, and removes them."""
+    """Starts pods by the names that LeaderWorkerSet would give them, and removes them. The gate is
+    a container in the leader's network, as in its pod."""
 
     engine: Engine
     image: str
@@ -106,18 +125,13 @@ class Group:
         self.engine.docker("network", "create", self.network)
 
     def remove(self) -> None:
-        for pod in self.pods.values():
+        for pod in reversed(self.pods.values()):  # the gate before the leader, whose network it has
             self.engine.docker("rm", "--force", "--volumes", pod.id)
         self.engine.docker("network", "rm", self.network)
 
-    def start_worker(self, index: int, *docker_args: str) -> Container:
-        return self._start(
-            f"{self.name}-{index}", worker_args(WorkerOptions()), [AGENT_PORT], docker_args
-        )
-
-    def start_leader(self, options: LeaderOptions, *docker_args: str) -> Container:
-        ports = [AGENT_PORT, options.server_port]
-        return self._start(self.name, leader_args(options), ports, docker_args)
+    def start_worker(self, index: int, *docker_args: str, grace_seconds: int = 300) -> Container:
+        options = WorkerOptions(grace_seconds=grace_seconds)
+        return self._start(f"{self.name}-{index}", worker_args(options), [AGENT_PORT], docker_args)
 
     def plan(self, options: PlanOptions) -> Plan:
         """What the planner says; its container is gone then."""
@@ -129,6 +143,24 @@ class Group:
         )
         plan: Plan = json.loads(printed.splitlines()[-1])
         return plan
+
+    def start_leader(
+        self, options: LeaderOptions, *docker_args: str, gate: GateOptions | None = None
+    ) -> Container:
+        ports = [AGENT_PORT, options.server_port]
+        leader = self._start(self.name, leader_args(options), ports, docker_args)
+        gate = gate or GateOptions(
+            options.parallel, options.context_size, grace_seconds=options.grace_seconds
+        )
+        identity = self.engine.docker(
+            *("run", "--detach", "--network", f"container:{leader.id}"),
+            *LOCKED_DOWN,
+            *("--cpus", "1", "--memory", "128m"),
+            self.image,
+            *gate_args(gate),
+        ).strip()
+        self.pods["gate"] = Container(self.engine, identity)
+        return leader
 
     def start_plain_server(self, *args: str) -> Container:
         """llama-server alone, without agents."""
@@ -146,9 +178,7 @@ class Group:
             *("run", "--detach", "--network", self.network),
             *("--hostname", name, "--network-alias", f"{name}.{DOMAIN}"),
             *("--env", f"{LEADER_ADDRESS_ENV}={self.name}.{DOMAIN}"),
-            *("--user", f"{AGENT_UID}:{AGENT_UID}", "--cap-drop", "ALL", "--read-only"),
-            *("--security-opt", "no-new-privileges"),
-            *("--tmpfs", "/tmp:mode=1777", "--tmpfs", "/models:mode=1777"),
+            *LOCKED_DOWN,
             *("--volume", f"{self.models}:/test-models:ro"),
             *("--cpus", "1", "--memory", "512m"),
             *(word for port in ports for word in ("--publish", f"127.0.0.1::{port}")),
@@ -163,6 +193,10 @@ class Group:
     def leader(self) -> Container:
         return self.pods[self.name]
 
+    @property
+    def gate(self) -> Container:
+        return self.pods["gate"]
+
     def worker(self, index: int) -> Container:
         return self.pods[f"{self.name}-{index}"]
 
@@ -171,6 +205,26 @@ class Group:
         assert code == 200
         status: LeaderStatus = json.loads(body)
         return status
+
+    def terminate(self, seconds: float = GENEROUS) -> dict[str, float]:
+        """SIGTERM to all at once, as when the group is deleted; how many seconds each took to
+        end."""
+        began = time.monotonic()
+        self.engine.docker("kill", "--signal", "TERM", *(pod.id for pod in self.pods.values()))
+        return self.ends(began, seconds)
+
+    def ends(self, began: float, seconds: float = GENEROUS) -> dict[str, float]:
+        """When each pod ended, in seconds since `began`."""
+        ended: dict[str, float] = {}
+
+        def all_ended() -> bool:
+            for name, pod in self.pods.items():
+                if name not in ended and not pod.is_running():
+                    ended[name] = time.monotonic() - began
+            return ended.keys() == self.pods.keys()
+
+        eventually(all_ended, seconds)
+        return ended
 
     def worker_status(self, index: int) -> WorkerStatus:
         code, body = self.worker(index).get(STATUS)

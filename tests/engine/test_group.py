@@ -240,25 +240,6 @@ def test_attach_under_another_name_is_refused(new_group: NewGroup) -> None:
     assert (code, body) == (421, "this is x-0-1, not x-0-2\n")
 
 
-def test_sigterm_ends_worker_and_leader_within_seconds(new_group: NewGroup) -> None:
-    group = whole(new_group())
-    group.until("Ready")
-    for pod in (group.leader, group.worker(1)):
-        seconds, code = pod.terminate()
-        assert code == 0
-        assert seconds < 10
-
-
-def test_sigterm_ends_a_leader_whose_worker_is_frozen(new_group: NewGroup) -> None:
-    group = whole(new_group())
-    group.until("Ready")
-    group.engine.docker("pause", group.worker(1).id)
-    seconds, code = group.leader.terminate()
-    group.engine.docker("unpause", group.worker(1).id)
-    assert code == 0
-    assert seconds < 15
-
-
 def test_a_flag_that_the_engine_does_not_know_is_told(new_group: NewGroup) -> None:
     group = whole(new_group(), replace(OPTIONS, extra_args=("--no-such-flag",)))
     status = group.until("EngineBadFlag")

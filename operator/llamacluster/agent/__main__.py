@@ -1,12 +1,14 @@
-"""`python3 -m llamacluster.agent {worker,leader,plan}`: the first process of a pod's container."""
+"""`python3 -m llamacluster.agent {worker,leader,gate,plan}`: the first process of a container."""
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,20 +21,24 @@ from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
     CLAIM_DIR,
+    ENGINE_PORT,
     LEADER_ADDRESS_ENV,
     MODEL_DIR,
     RPC_PORT,
     SCRATCH_DIR,
+    GateOptions,
     LeaderOptions,
     PlanFailure,
     PlanOptions,
     WorkerOptions,
     parse,
 )
+from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
-from llamacluster.agent.leader import Leader
+from llamacluster.agent.gate import Gate, haproxy_program
+from llamacluster.agent.leader import GateSockets, Leader
 from llamacluster.agent.limits import Limits
-from llamacluster.agent.listening import is_listening
+from llamacluster.agent.listening import connections, is_listening
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import Peers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
@@ -42,7 +48,7 @@ from llamacluster.agent.worker import Worker
 from llamacluster.planning.reasons import GroupError
 
 STOP_SECONDS = 8.0
-"""For the engine to end after SIGTERM; then the process leaves regardless."""
+"""For the engine to end once it is to; then the process leaves regardless."""
 REAP_SECONDS = 10.0
 TERMINATION_LOG = Path("/dev/termination-log")
 """What is written here when the container ends, Kubernetes keeps in the pod's status."""
@@ -52,20 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
     if isinstance(options, PlanOptions):
         return _plan(options)
-    role = "worker" if isinstance(options, WorkerOptions) else "leader"
+    role = {WorkerOptions: "worker", LeaderOptions: "leader", GateOptions: "gate"}[type(options)]
     signals = Signals()
     log, clock, launcher = Log(role), Clock(), Launcher()
+    drain = Drain(options.grace_seconds, clock)
+    part: Worker | Leader | Gate
     try:
         if isinstance(options, WorkerOptions):
-            part: Worker | Leader = _worker(options, launcher, clock, log)
+            part = _worker(options, drain, launcher, clock, log)
+        elif isinstance(options, LeaderOptions):
+            part = _leader(options, drain, launcher, clock, log)
         else:
-            part = _leader(options, launcher, clock, log)
+            part = _gate(options, drain, launcher, clock, log)
     except GroupError as error:
         log.error(error.message, reason=error.reason)
         return 1
-    Api(options.host, AGENT_PORT, part.routes())
-    log.info("agent started", version=__version__, port=AGENT_PORT)
-    return _live(part.run, part.stop, signals, launcher, log)
+    if not isinstance(part, Gate):
+        Api(options.host, AGENT_PORT, part.routes())
+    log.info("agent started", version=__version__)
+    return _live(part.run, part.stop, drain.seconds, signals, launcher, log)
 
 
 def _plan(options: PlanOptions) -> int:
@@ -95,24 +106,30 @@ def _terminate_with(message: str) -> None:
         TERMINATION_LOG.write_text(message)
 
 
-def _worker(options: WorkerOptions, launcher: Launcher, clock: Clock, log: Log) -> Worker:
+def _worker(
+    options: WorkerOptions, drain: Drain, launcher: Launcher, clock: Clock, log: Log
+) -> Worker:
     limits = Limits()
     threads = options.threads or limits.threads()
     return Worker(
         name=_pod_name(),
         argv=engine.rpc_argv(engine.rpc_program(), options.host, threads),
         listening=lambda: is_listening(options.host, RPC_PORT),
+        connected=lambda: connections(RPC_PORT) > 0,
         engine=engine.identity(),
         threads=threads,
         memory_limit_bytes=limits.memory_bytes(),
         held_memory=limits.held_memory,
+        drain=drain,
         launcher=launcher,
         clock=clock,
         log=log,
     )
 
 
-def _leader(options: LeaderOptions, launcher: Launcher, clock: Clock, log: Log) -> Leader:
+def _leader(
+    options: LeaderOptions, drain: Drain, launcher: Launcher, clock: Clock, log: Log
+) -> Leader:
     limits = Limits()
     threads = options.threads or limits.threads()
     build = engine.identity()
@@ -127,11 +144,26 @@ def _leader(options: LeaderOptions, launcher: Launcher, clock: Clock, log: Log) 
         store=ModelStore(Path(MODEL_DIR), Path(CLAIM_DIR), Path(SCRATCH_DIR), log, stopping),
         peers=Peers(),
         launcher=launcher,
-        http=engine.EngineHttp(options.host, options.server_port),
+        http=engine.EngineHttp(),
+        sockets=GateSockets(options.server_port),
         held_memory=limits.held_memory,
+        drain=drain,
         clock=clock,
         log=log,
         stopping=stopping,
+    )
+
+
+def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, log: Log) -> Gate:
+    return Gate(
+        options,
+        program=haproxy_program(),
+        folder=Path(SCRATCH_DIR),
+        running_requests=lambda: connections(ENGINE_PORT),
+        drain=drain,
+        launcher=launcher,
+        clock=clock,
+        log=log,
     )
 
 
@@ -161,12 +193,14 @@ class Signals:
 def _live(
     run: Callable[[], None],
     stop: Callable[[], None],
+    drain_seconds: float,
     signals: Signals,
     launcher: Launcher,
     log: Log,
 ) -> int:
-    """Runs the agent in a thread until a signal asks to stop; the exit code.
+    """Runs the agent in a thread until it has stopped as a signal asked it to; the exit code.
 
+    It may go on with what it has begun for `drain_seconds`, unless a second signal comes.
     An agent that breaks down takes the container with it: Kubernetes starts it anew.
     """
     failed = True
@@ -183,12 +217,13 @@ def _live(
 
     thread = Thread(target=life, daemon=True)
     thread.start()
-    while not ended.is_set():
-        if signals.wait(REAP_SECONDS):
-            log.info("stopping")
+    leaves_at = math.inf
+    while not ended.is_set() and (left := leaves_at - time.monotonic()) > 0:
+        if signals.wait(min(left, REAP_SECONDS)):
+            told_again = leaves_at < math.inf
+            log.info("stopping at once" if told_again else "stopping")
             stop()
-            ended.wait(STOP_SECONDS)
-            break
+            leaves_at = time.monotonic() + STOP_SECONDS + (0 if told_again else drain_seconds)
         launcher.reap_orphans()
     code = 1 if failed and ended.is_set() else 0
     log.info("stopped", code=code)

@@ -160,6 +160,7 @@ class EngineAccountant:
                 self._model.header,
                 [endpoint for endpoint, _ in self._servers[: len(layers)]],
                 threads=1,
+                port=_free_port(),
                 dry_run=True,
             ),
             line,
@@ -238,8 +239,6 @@ def _leader_options(layers: Sequence[int], settings: Settings) -> LeaderOptions:
         cache_type_v=settings.cache_type_v,
         embeddings=settings.embeddings,
         extra_args=settings.extra_args,
-        host="127.0.0.1",
-        server_port=_free_port(),
     )
 
 

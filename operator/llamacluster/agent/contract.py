@@ -19,18 +19,26 @@ AGENT_UID = 10001
 WORKER_CONTAINER = "worker"
 LEADER_CONTAINER = "leader"
 PLAN_CONTAINER = "plan"
+GATE_CONTAINER = "gate"
 
 RPC_PORT = 50052
 """Port of the worker's RPC server. Only the group's leader may connect; probes never do."""
 AGENT_PORT = 50051
 """Port of the agents' HTTP, in workers and leaders alike."""
+ENGINE_PORT = 18080
+"""Port of llama-server in the leader, on loopback alone: the gate asks it, and the agent."""
 DEFAULT_SERVER_PORT = 8080
-"""Port of the OpenAI-compatible API in the leader."""
+"""Port of the OpenAI-compatible API in the leader, at which the gate listens."""
+DEFAULT_GRACE_SECONDS = 300
+"""The pods' terminationGracePeriodSeconds."""
 
 LIVEZ = "/livez"
 """GET: 200 while the agent itself works."""
 READYZ = "/readyz"
 """GET: 200 when the pod can do its part, else 503 with the reason as text."""
+SERVING = "/serving"
+"""GET to a leader: 200 while its engine takes requests. The gate asks; unlike READYZ it holds on
+until the last request when the group is told to stop."""
 STATUS = "/status"
 """GET: `WorkerStatus` or `LeaderStatus`."""
 ATTACH = "/attach"
@@ -59,6 +67,8 @@ class Phase(StrEnum):
     """The engine loads the model and makes its first token."""
     Ready = "Ready"
     """The group answers requests."""
+    Draining = "Draining"
+    """A worker is told to stop: running requests finish, new ones are turned away."""
     Failed = "Failed"
     """The last try ended with the reason given; the next one follows by itself."""
     Stopping = "Stopping"
@@ -73,6 +83,8 @@ class WorkerOptions:
     """Threads of the RPC server; None: the container's CPU limit, rounded down, at least 1."""
     host: str = "0.0.0.0"
     """IPv4 address to listen on: the engine takes neither names nor IPv6."""
+    grace_seconds: int = DEFAULT_GRACE_SECONDS
+    """The pod's terminationGracePeriodSeconds."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,28 @@ class LeaderOptions:
     extra_args: tuple[str, ...] = ()
     """Given to the engine as they are, after all others."""
     host: str = "0.0.0.0"
-    """IPv4 address that the agent and the engine's API listen on."""
+    """IPv4 address that the agent listens on."""
+    grace_seconds: int = DEFAULT_GRACE_SECONDS
+    """The pod's terminationGracePeriodSeconds."""
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """Command line of the gate, which stands in the leader's pod."""
+
+    parallel: int
+    """Requests that are given to the engine at a time: its slots."""
+    context_size: int
+    """Tokens per request slot, by which a request's body is bounded."""
+    server_port: int = DEFAULT_SERVER_PORT
+    queue: int | None = None
+    """Requests that may wait for a slot; None: QUEUE_PER_SLOT for each slot."""
+    queue_seconds: int = 60
+    """How long each may wait."""
+    host: str = "0.0.0.0"
+    """IPv4 address that the API listens on."""
+    grace_seconds: int = DEFAULT_GRACE_SECONDS
+    """The pod's terminationGracePeriodSeconds."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +169,34 @@ class PlanOptions:
 
 def worker_args(options: WorkerOptions) -> list[str]:
     """Arguments of the worker container. `parse` is the inverse."""
-    return ["worker", *_flags({"threads": options.threads, "host": options.host})]
+    return [
+        "worker",
+        *_flags(
+            {
+                "threads": options.threads,
+                "host": options.host,
+                "grace-seconds": options.grace_seconds,
+            }
+        ),
+    ]
+
+
+def gate_args(options: GateOptions) -> list[str]:
+    """Arguments of the gate's container. `parse` is the inverse."""
+    return [
+        "gate",
+        *_flags(
+            {
+                "server-port": options.server_port,
+                "parallel": options.parallel,
+                "context-size": options.context_size,
+                "queue": options.queue,
+                "queue-seconds": options.queue_seconds,
+                "host": options.host,
+                "grace-seconds": options.grace_seconds,
+            }
+        ),
+    ]
 
 
 def leader_args(options: LeaderOptions) -> list[str]:
@@ -163,6 +223,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
                 "threads": options.threads,
                 "chat-template": options.chat_template,
                 "host": options.host,
+                "grace-seconds": options.grace_seconds,
             }
         ),
     ]
@@ -192,7 +253,7 @@ def plan_args(options: PlanOptions) -> list[str]:
     return [*args, *_last(options.embeddings, options.extra_args)]
 
 
-def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | PlanOptions:
+def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | GateOptions | PlanOptions:
     """The options that `argv` (without the program's name) says. Exits 2 with usage if wrong."""
     own: Sequence[str] = argv
     extra: Sequence[str] = ()
@@ -203,6 +264,8 @@ def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | PlanOptions:
     match values.pop("role"):
         case "worker":
             return WorkerOptions(**values)
+        case "gate":
+            return GateOptions(**values)
         case "plan":
             return PlanOptions(**values, extra_args=tuple(extra))
     return LeaderOptions(**values, extra_args=tuple(extra))
@@ -223,17 +286,26 @@ def _parser() -> argparse.ArgumentParser:
 
     worker = roles.add_parser("worker", allow_abbrev=False, help="keep an RPC server running")
     leader = roles.add_parser("leader", allow_abbrev=False, help="form the group and serve")
+    gate = roles.add_parser("gate", allow_abbrev=False, help="let requests in to the engine")
     for role in (worker, leader):
         role.add_argument("--threads", type=_positive, help="default: the CPU limit, rounded down")
+    for role in (worker, leader, gate):
         role.add_argument("--host", default="0.0.0.0", help="IPv4 address to listen on")
+        role.add_argument(
+            "--grace-seconds", type=_positive, default=DEFAULT_GRACE_SECONDS, help="of the pod"
+        )
 
     leader.add_argument("--model-sha256")
     leader.add_argument("--model-name")
     leader.add_argument(
         "--layers", type=_layers, metavar="N,N,...", required=True, help="of each worker"
     )
-    leader.add_argument("--server-port", type=_positive, default=DEFAULT_SERVER_PORT)
     leader.add_argument("--chat-template")
+
+    gate.add_argument("--queue", type=_positive, metavar="REQUESTS")
+    gate.add_argument("--queue-seconds", type=_positive, default=GateOptions.queue_seconds)
+    for role in (leader, gate):
+        role.add_argument("--server-port", type=_positive, default=DEFAULT_SERVER_PORT)
 
     plan = roles.add_parser("plan", allow_abbrev=False, help="split a model over workers")
     plan.add_argument("--workers", type=int, choices=range(1, MAX_WORKERS + 1), metavar="N")
@@ -241,10 +313,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--worker-cpu", type=_positive, metavar="MILLICPUS")
     plan.add_argument("--leader-memory", type=_positive, metavar="BYTES")
 
-    for role in (leader, plan):
-        role.add_argument("--model-uri", required=True)
+    for role in (leader, gate, plan):
         role.add_argument("--context-size", type=_positive, required=True, help="tokens per slot")
         role.add_argument("--parallel", type=_positive, required=True, help="request slots")
+    for role in (leader, plan):
+        role.add_argument("--model-uri", required=True)
         role.add_argument("--batch-size", type=_positive, default=LeaderOptions.batch_size)
         role.add_argument("--ubatch-size", type=_positive, default=LeaderOptions.ubatch_size)
         role.add_argument("--cache-type-k", default=LeaderOptions.cache_type_k)
@@ -307,6 +380,9 @@ class WorkerStatus(TypedDict):
     """Epoch of the leader that the RPC server was last started for. A server that ended and was
     started again belongs to nobody: None."""
     leader: str | None
+    stopping: bool
+    """Its pod was told to stop. It serves its leader on until that closes the connection, but
+    attaches to none any more."""
     listening: bool
     message: str
     threads: int

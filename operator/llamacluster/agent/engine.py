@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from llamacluster.agent.contract import RPC_PORT, EngineBuild, LeaderOptions
+from llamacluster.agent.contract import ENGINE_PORT, RPC_PORT, EngineBuild, LeaderOptions
 from llamacluster.planning.gguf import Header
 from llamacluster.planning.plan import CHECKPOINTS
 from llamacluster.planning.reasons import GroupError, Reason
@@ -106,6 +106,7 @@ def server_argv(
     endpoints: Sequence[str],
     threads: int,
     *,
+    port: int = ENGINE_PORT,
     dry_run: bool = False,
 ) -> list[str]:
     """Command line of the leader's llama-server; with `dry_run`, of one that first says what it
@@ -119,8 +120,10 @@ def server_argv(
         *("--rpc", ",".join(endpoints)),
         *("--model", str(model)),
         *("--alias", options.model_name or model.stem),
-        *("--host", options.host),
-        *("--port", str(options.server_port)),
+        # The gate is in front of it, and the agent asks it; nobody else reaches it.
+        *("--host", "127.0.0.1"),
+        *("--port", str(port)),
+        *("--threads-http", str(options.parallel + 8)),
         *("--fit", "on" if dry_run else "off"),
         *("--n-gpu-layers", str(header.block_count + 1)),
         *("--tensor-split", ",".join(f"{weight:g}" for weight in tensor_split(options.layers))),
@@ -149,8 +152,7 @@ def server_argv(
 class EngineHttp:
     """The running llama-server, over its own HTTP."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = "127.0.0.1" if host == "0.0.0.0" else host
+    def __init__(self, port: int = ENGINE_PORT) -> None:
         self._port = port
 
     def is_healthy(self) -> bool:
@@ -195,7 +197,7 @@ class EngineHttp:
             )
 
     def _ask(self, method: str, path: str, body: object, seconds: float) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=seconds)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=seconds)
         try:
             data = None if body is None else json.dumps(body).encode()
             connection.request(method, path, data, {"Content-Type": "application/json"})

@@ -4,6 +4,11 @@
 group's end. Whatever goes wrong in it is a GroupError, which is said in the status and in the log,
 and after a wait the next try begins at the top. What is there already (the model's file, the
 workers' agents) costs a try nothing.
+
+Two things end a group that serves and yet let its requests finish. When the leader is told to stop,
+it keeps the engine until the gate, which is told at the same time, has let its last client go. When
+a worker alone is told to stop, the gate is told to turn new requests away, and the group forms anew
+when the engine has answered what it has.
 """
 
 from __future__ import annotations
@@ -21,10 +26,12 @@ from llamacluster.agent.api import Answer, Route
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
+    ENGINE_PORT,
     LIVEZ,
     MAX_WORKERS,
     READYZ,
     RPC_PORT,
+    SERVING,
     STATUS,
     AttachedWorker,
     AttachRequest,
@@ -34,9 +41,11 @@ from llamacluster.agent.contract import (
     Phase,
     WorkerStatus,
 )
+from llamacluster.agent.drain import Drain
 from llamacluster.agent.engine import EngineHttp, server_argv
 from llamacluster.agent.engine_log import EngineLog
 from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped
+from llamacluster.agent.listening import connections, is_in_use, is_listening
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher, stop
@@ -58,6 +67,12 @@ MISSES = 2
 HEALTH_SECONDS = 0.1
 FIRST_TOKEN_SECONDS = 300.0
 STOP_SECONDS = 5.0
+DRAIN_LOOK_SECONDS = 0.2
+"""Between two looks at whether the last request has ended."""
+GATE_CLOSES_SECONDS = 5.0
+"""After which a gate that was told to stop together with the leader listens no more."""
+GATE_NOTICES_SECONDS = 2.5
+"""After which the gate is sure to have seen, by its checks, that it must let nobody in."""
 STABLE_SECONDS = 60.0
 
 
@@ -99,7 +114,9 @@ class Leader:
         peers: Peers,
         launcher: Launcher,
         http: EngineHttp,
+        sockets: GateSockets,
         held_memory: Callable[[int], HeldMemory | None],
+        drain: Drain,
         clock: Clock,
         log: Log,
         stopping: Event,
@@ -114,23 +131,28 @@ class Leader:
         self._peers = peers
         self._launcher = launcher
         self._http = http
+        self._sockets = sockets
+        self._drain = drain
         self._held_memory = held_memory
         self._clock = clock
         self._log = log
         self._stopping = stopping
         self._wake = Event()  # something happened that the current wait should look at
         self._ready_since = float("inf")
+        self._serving = False  # the engine takes requests
+        self._gate_knows = Event()  # that the engine takes requests
+        self._leaving_since = float("inf")  # a worker is told to stop
         self._pool = ThreadPoolExecutor(MAX_WORKERS)
 
     def run(self) -> None:
         """Forms the group, again and again, until `stop`."""
         backoff = Backoff(0.5, 30.0)
         while not self._stopping.is_set():
-            self._ready_since = float("inf")
+            self._ready_since = self._leaving_since = float("inf")
             try:
                 self._form_and_serve()
             except GroupError as error:
-                if self._stopping.is_set():
+                if self._drain.has_begun:
                     return
                 self._status.fail(error)
                 # A long load that fails each time is not stable: only serving counts.
@@ -143,9 +165,16 @@ class Leader:
                 return
 
     def stop(self) -> None:
-        """Makes `run` end the engine and return; the group is unready from now on."""
-        self._status.enter(Phase.Stopping, Reason.Stopping, "the leader was told to stop")
-        self._stopping.set()
+        """Makes `run` end the engine and return, once the running requests are finished; called
+        again, at once. The group is unready from now on."""
+        self._status.enter(
+            Phase.Stopping,
+            Reason.Stopping,
+            "the leader was told to stop" + ("; running requests finish" if self._serving else ""),
+        )
+        self._drain.tell()
+        if not self._serving or self._drain.is_at_its_end:
+            self._stopping.set()
         self._wake.set()
 
     def _form_and_serve(self) -> None:
@@ -164,6 +193,7 @@ class Leader:
             self._wait_until_loaded(engine, watch)
             self._tell_placement(engine, header, workers)
             self._make_first_token(engine, watch)
+            self._let_the_gate_open(engine, watch)
             self._status.formed_seconds = round(self._clock.monotonic() - began, 3)
             self._become_ready()
             self._serve(engine, watch)
@@ -266,6 +296,8 @@ class Leader:
             return str(error)
         if status["name"] != _pod(host):
             return f"its name still leads to {status['name']}"
+        if status["stopping"]:
+            return "its pod is being stopped"
         return Found(host, address, status)
 
     def _attach(self, found: Sequence[Found]) -> tuple[str, list[Found]]:
@@ -352,8 +384,9 @@ class Leader:
             raise
         finally:
             # An engine whose worker is lost may hang for ever: no grace for it.
+            self._serving = False
             self._status.placement, self._status.leader, self._status.memory = [], None, None
-            stop(engine.child, STOP_SECONDS if self._stopping.is_set() else 0)
+            stop(engine.child, STOP_SECONDS if self._drain.has_begun else 0)
 
     def _wait_until_loaded(self, engine: _Engine, watch: _Watch) -> None:
         self._wait(engine, watch, until=self._http.is_healthy)
@@ -367,6 +400,22 @@ class Leader:
         token.add_done_callback(lambda _: self._wake.set())
         self._wait(engine, watch, until=token.done)
         token.result()
+
+    def _has_requests(self) -> bool:
+        """Whether a leader that was told to stop still has some to come or to finish."""
+        if self._gate_stays_open():
+            return self._sockets.running_requests() > 0
+        return self._sockets.gate_is_open()
+
+    def _gate_stays_open(self) -> bool:
+        """Whether the leader was told to stop alone, not the pod: its liveness probe failed."""
+        return self._drain.lasts > GATE_CLOSES_SECONDS and self._sockets.gate_listens()
+
+    def _let_the_gate_open(self, engine: _Engine, watch: _Watch) -> None:
+        self._enter(Phase.Loading, Reason.Probing, "waiting for the gate to let requests in")
+        self._gate_knows.clear()
+        self._serving = True
+        self._wait(engine, watch, until=self._gate_knows.is_set)
 
     def _tell_placement(self, engine: _Engine, header: Header, workers: Sequence[Found]) -> None:
         devices = assigned_device(tensor_split(self._options.layers), header.block_count)
@@ -400,9 +449,11 @@ class Leader:
 
         Thread(target=look_again_and_again, daemon=True).start()
         try:
-            self._wait(engine, watch, until=lambda: pulse.stopped)
+            self._wait(engine, watch, until=lambda: pulse.stopped or self._is_drained(watch))
         finally:
             done.set()
+        if not pulse.stopped:
+            raise Stopped
         raise GroupError(
             Reason.EngineHung,
             "a request is under way, and neither the engine nor any worker works on it: a worker"
@@ -431,8 +482,35 @@ class Leader:
             self._status.workers = [
                 {**row, "memory": watch.held[row["name"]]} for row in self._status.workers
             ]
-            self._clock.wait(self._wake, WATCH_SECONDS if self._status.is_ready else HEALTH_SECONDS)
+            self._clock.wait(self._wake, self._seconds_to_wait())
             self._wake.clear()
+
+    def _seconds_to_wait(self) -> float:
+        if self._status.is_ready:
+            return WATCH_SECONDS
+        return DRAIN_LOOK_SECONDS if self._serving else HEALTH_SECONDS
+
+    def _is_drained(self, watch: _Watch) -> bool:
+        """Whether a leader that was told to stop has served its last request. Raises GroupError
+        when a group with a worker that was told to stop has."""
+        if self._drain.has_begun:
+            return self._drain.is_over(busy=self._has_requests())
+        if watch.leaving:
+            now = self._clock.monotonic()
+            self._leaving_since = min(self._leaving_since, now)
+            running = self._sockets.running_requests()
+            self._enter(
+                Phase.Draining,
+                Reason.WorkerLeaving,
+                f"{watch.leaving} is being stopped: {running} running requests finish, then the"
+                " group forms anew",
+            )
+            if not running and now - self._leaving_since >= GATE_NOTICES_SECONDS:
+                raise GroupError(
+                    Reason.WorkerLeaving,
+                    f"{watch.leaving} is being stopped; the group forms anew with its successor",
+                )
+        return False
 
     def _why_it_ended(self, engine: _Engine, code: int, watch: _Watch) -> GroupError:
         error = engine.log.why_it_ended(code)
@@ -465,11 +543,49 @@ class Leader:
     def routes(self) -> dict[str, Route]:
         return {
             f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
-            f"GET {READYZ}": lambda _: (
-                Answer(200, "ok") if self._status.is_ready else Answer(503, self._status.summary)
-            ),
+            f"GET {READYZ}": lambda _: self._readiness(),
+            f"GET {SERVING}": lambda _: self._lets_requests_in(),
             f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot()),
         }
+
+    def _readiness(self) -> Answer:
+        if not self._status.is_ready:
+            return Answer(503, self._status.summary)
+        if not self._sockets.gate_listens():
+            return Answer(503, "the gate does not listen: see the log of the container gate")
+        return Answer(200, "ok")
+
+    def _lets_requests_in(self) -> Answer:
+        # Told to stop, the gate itself lets nobody in, but those in its queue go on to the engine.
+        if self._drain.has_begun:
+            wanted = not self._gate_stays_open()
+        else:
+            wanted = self._leaving_since == float("inf")
+        if self._serving and wanted:
+            if not self._gate_knows.is_set():
+                self._gate_knows.set()
+                self._wake.set()
+            return Answer(200, "ok")
+        return Answer(503, self._status.summary)
+
+
+class GateSockets:
+    """What the pod's sockets tell of the gate, which runs in another container of the pod."""
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+
+    def gate_listens(self) -> bool:
+        """Whether the gate takes new clients."""
+        return is_listening("0.0.0.0", self._server_port)
+
+    def gate_is_open(self) -> bool:
+        """Whether the gate listens for clients or still has one."""
+        return is_in_use(self._server_port)
+
+    def running_requests(self) -> int:
+        """Requests that the engine works on: the gate opens a connection for each."""
+        return connections(ENGINE_PORT)
 
 
 @dataclass
@@ -493,14 +609,16 @@ class _Watch:
         epoch: str,
         peers: Peers,
         pool: ThreadPoolExecutor,
-        on_lost: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self.lost: GroupError | None = None
+        self.leaving: str | None = None
+        """A worker that was told to stop and waits for its leader to let go."""
         self._workers = workers
         self._epoch = epoch
         self._peers = peers
         self._pool = pool
-        self._on_lost = on_lost
+        self._on_change = on_change
         self._missed = dict.fromkeys((worker.name for worker in workers), 0)
         self.cpu = dict.fromkeys(self._missed, 0.0)
         """CPU seconds that the engine of each worker has taken, as last told."""
@@ -513,7 +631,7 @@ class _Watch:
         lost = [answer for answer in answers if answer]
         if lost and not self.lost:
             self.lost = GroupError(Reason.WorkerLost, "; ".join(lost) + "; the group forms anew")
-            self._on_lost()
+            self._on_change()
 
     def _look_at(self, worker: Found, misses: int) -> str | None:
         """What is lost with this worker, if it is."""
@@ -529,6 +647,9 @@ class _Watch:
         if status["child"]:
             self.cpu[worker.name] = status["child"]["cpuSeconds"]
         if status["epoch"] == self._epoch and status["name"] == worker.name:
+            if status["stopping"] and not self.leaving:
+                self.leaving = worker.name
+                self._on_change()
             return None
         return f"lost {worker.name}: {status['message']}"
 

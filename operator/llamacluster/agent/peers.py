@@ -69,6 +69,7 @@ def _is_worker_status(value: object) -> TypeGuard[WorkerStatus]:
         and value.get("role") == "worker"
         and isinstance(value.get("name"), str)
         and isinstance(value.get("listening"), bool)
+        and isinstance(value.get("stopping"), bool)
         and isinstance(value.get("threads"), int)
         and isinstance(value.get("engine"), dict)
         and isinstance(value["engine"].get("build"), str)

@@ -3,6 +3,11 @@
 An RPC server whose leader vanished holds its memory and lets the next leader hang, so each leader,
 each time that it forms the group, has it restarted (`attach`) under an epoch of its own. A server
 that ended by itself is started again but belongs to no epoch: the leader sees that and forms anew.
+
+Told to stop, it says so in its status and serves its leader on until that closes the connection:
+either the leader is told to stop too and finishes its requests, or it finishes them because it sees
+this worker leaving. A worker that no leader is connected to, or whose leader has not looked at it
+for some seconds (a lost node closes no connection), stops at once.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from llamacluster.agent.contract import (
     HeldMemory,
     WorkerStatus,
 )
+from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.process import Child, Launcher, stop
 
@@ -31,6 +37,8 @@ ATTACH_SECONDS = 20.0
 STOP_SECONDS = 1.0
 """The RPC server has no state to save, and one in the midst of a request may not end by itself."""
 STABLE_SECONDS = 60.0
+LEADER_SILENT_SECONDS = 10.0
+"""A leader looks at its workers every 2 seconds; after this long without a look it is gone."""
 _LOOK_SECONDS = 0.02
 
 
@@ -42,10 +50,12 @@ class Worker:
         name: str,
         argv: Sequence[str],
         listening: Callable[[], bool],
+        connected: Callable[[], bool],
         engine: EngineBuild,
         threads: int,
         memory_limit_bytes: int | None,
         held_memory: Callable[[int], HeldMemory | None],
+        drain: Drain,
         launcher: Launcher,
         clock: Clock,
         log: Log,
@@ -53,16 +63,18 @@ class Worker:
         self._name = name
         self._argv = argv
         self._listening = listening
+        self._connected = connected
         self._engine = engine
         self._threads = threads
         self._memory_limit_bytes = memory_limit_bytes
         self._held_memory = held_memory
+        self._drain = drain
         self._launcher = launcher
         self._clock = clock
         self._log = log
 
         self._wake = Event()  # the child ended, a leader asked to attach, or all is to stop
-        self._stopping = False
+        self._looked_at = clock.monotonic()  # by its leader, as far as is known
         self._lock = Lock()  # guards what follows
         self._request: AttachRequest | None = None
         self._epoch: str | None = None
@@ -73,14 +85,14 @@ class Worker:
         self._message = "starting"
 
     def run(self) -> None:
-        """Keeps the RPC server running until `stop`."""
+        """Keeps the RPC server running until `stop`, and then until its leader is done with it."""
         backoff = Backoff(0.5, 10.0)
-        while not self._stopping:
+        while not self._drain.has_begun:
             child = self._start()
             self._wait_while_it_runs(child)
             code, frozen = child.exit_code(), child.is_frozen()
-            stop(child, STOP_SECONDS if self._stopping else 0)
-            if self._stopping or self._request:
+            stop(child, STOP_SECONDS if self._drain.has_begun else 0)
+            if self._drain.has_begun or self._request:
                 continue
             if self._clock.monotonic() - self._started > STABLE_SECONDS:
                 backoff.reset()
@@ -92,8 +104,9 @@ class Worker:
             self._pause(backoff.next_seconds())
 
     def stop(self) -> None:
-        """Makes `run` end the RPC server and return."""
-        self._stopping = True
+        """Makes `run` end the RPC server and return once no leader needs it; called again, at
+        once."""
+        self._drain.tell()
         self._wake.set()
 
     def _start(self) -> Child:
@@ -118,14 +131,15 @@ class Worker:
         return self._child
 
     def _wait_while_it_runs(self, child: Child) -> None:
-        while (
-            child.exit_code() is None
-            and not child.is_frozen()
-            and not self._stopping
-            and not self._request
-        ):
-            self._clock.wait(self._wake, 1.0)
+        while child.exit_code() is None and not child.is_frozen() and not self._request:
+            if self._drain.is_over(busy=self._is_needed()):
+                return
+            self._clock.wait(self._wake, 0.2 if self._drain.has_begun else 1.0)
             self._wake.clear()
+
+    def _is_needed(self) -> bool:
+        silent = self._clock.monotonic() - self._looked_at
+        return silent < LEADER_SILENT_SECONDS and self._connected()
 
     def _lost(self, message: str) -> None:
         self._log.error(message, epoch=self._epoch)
@@ -136,7 +150,9 @@ class Worker:
 
     def _pause(self, seconds: float) -> None:
         end = self._clock.monotonic() + seconds
-        while (left := end - self._clock.monotonic()) > 0 and not (self._stopping or self._request):
+        while (left := end - self._clock.monotonic()) > 0:
+            if self._drain.has_begun or self._request:
+                return
             self._clock.wait(self._wake, left)
             self._wake.clear()
 
@@ -144,13 +160,16 @@ class Worker:
         """Restarts the RPC server for this leader; 200 with the status once it listens."""
         if request["worker"] != self._name:
             return Answer(421, f"this is {self._name}, not {request['worker']}")
+        if self._drain.has_begun:
+            return Answer(409, f"{self._name} was told to stop")
+        self._looked_at = self._clock.monotonic()
         self._log.info("attaching", leader=request["leader"], epoch=request["epoch"])
         with self._lock:
             self._request = request
         self._wake.set()
         deadline = self._clock.monotonic() + ATTACH_SECONDS
         never = Event()
-        while self._clock.monotonic() < deadline and not self._stopping:
+        while self._clock.monotonic() < deadline and not self._drain.has_begun:
             with self._lock:
                 pending, ours = self._request is request, self._epoch == request["epoch"]
             if not pending and not ours:
@@ -168,6 +187,7 @@ class Worker:
                 "name": self._name,
                 "epoch": self._epoch,
                 "leader": self._leader,
+                "stopping": self._drain.has_begun,
                 "listening": child is not None and self._listening(),
                 "message": self._message,
                 "threads": self._threads,
@@ -188,13 +208,19 @@ class Worker:
         return {
             f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
             f"GET {READYZ}": lambda _: self._readiness(),
-            f"GET {STATUS}": lambda _: Answer(200, self.status()),
+            f"GET {STATUS}": lambda _: self._looked(),
             f"POST {ATTACH}": self._attach_from,
         }
 
+    def _looked(self) -> Answer:
+        self._looked_at = self._clock.monotonic()
+        return Answer(200, self.status())
+
     def _readiness(self) -> Answer:
         status = self.status()
-        if status["listening"] and not self._stopping:
+        if status["stopping"]:
+            return Answer(503, f"{self._name} was told to stop")
+        if status["listening"]:
             return Answer(200, "ok")
         return Answer(503, f"the RPC server does not listen: {status['message']}")
 

@@ -232,8 +232,10 @@ class Server(ApiModel):
             le=65535,
             json_schema_extra=rules(
                 Rule(
-                    f"self != {contract.AGENT_PORT} && self != {contract.RPC_PORT}",
-                    f"ports {contract.AGENT_PORT} and {contract.RPC_PORT} are the group's own",
+                    f"self != {contract.AGENT_PORT} && self != {contract.RPC_PORT} && "
+                    f"self != {contract.ENGINE_PORT}",
+                    f"ports {contract.AGENT_PORT}, {contract.RPC_PORT} and {contract.ENGINE_PORT} "
+                    "are the group's own",
                 )
             ),
         ),
@@ -328,6 +330,11 @@ class LlamaClusterSpec(ApiModel):
     """How groups get a changed spec."""
     recovery: Recovery = Recovery()
     """How a broken group comes back by itself."""
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] = (
+        contract.DEFAULT_GRACE_SECONDS
+    )
+    """Seconds that running requests, streams too, have to finish when a group is deleted, scaled
+    down or rolled, or its node is drained. A group without requests stops at once."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
     """Engine image of leader and workers; default: the operator's. It must have the agent in it
     (see images/engine)."""
@@ -377,6 +384,7 @@ class GroupPhase(StrEnum):
     FORMING = "Forming"
     LOADING = "Loading"
     READY = "Ready"
+    DRAINING = "Draining"
     FAILED = "Failed"
     STOPPING = "Stopping"
 
@@ -405,7 +413,8 @@ class GroupStatus(StatusModel):
     index: int
     """Index of the group; its leader pod is `<name>-group-<index>`."""
     phase: GroupPhase
-    """Pending (pods are not running), Fetching, Forming, Loading, Ready, Failed or Stopping."""
+    """Pending (pods are not running), Fetching, Forming, Loading, Ready, Draining, Failed or
+    Stopping."""
     reason: str
     """Why, in one CamelCase word."""
     message: str = ""

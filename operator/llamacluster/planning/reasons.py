@@ -56,6 +56,8 @@ class Reason(StrEnum):
     # What is wrong with the group.
     WorkerLost = "WorkerLost"
     """A worker that was attached died, restarted or stopped answering."""
+    WorkerLeaving = "WorkerLeaving"
+    """The pod of an attached worker was told to stop; running requests are finished."""
     EngineMismatch = "EngineMismatch"
     """Leader and workers do not run the same build of the engine."""
     EngineBadFlag = "EngineBadFlag"

@@ -1,4 +1,4 @@
-"""The leader pod: llama-server under the agent, with the model's file."""
+"""The leader pod: llama-server under the agent, with the model's file, and the gate before it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from llamacluster.agent import contract
 from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.modelclaim import claim_labels, claim_volume
-from llamacluster.resources.pod import agent_container, pod_template
+from llamacluster.resources.pod import agent_container, engine_container, pod_template
 
 MODEL_VOLUME = "model"
+GATE_RESOURCES = {
+    "requests": {"cpu": "20m", "memory": "128Mi"},
+    # No limit of CPU: throttling would hold up every token.
+    "limits": {"memory": "128Mi"},
+}
+"""HAProxy and its agent take 30 MiB, and 35 KiB for each connection that is at work."""
 
 
 def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
@@ -21,13 +27,40 @@ def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
         image,
         name=contract.LEADER_CONTAINER,
         args=contract.leader_args(_options(cluster, plan)),
-        ports=[{"name": "http", "containerPort": cluster.spec.server.port}],
+        ports=[],
         mounts=mounts,
         memory=plan.leader_memory,
     )
     pod = pod_template(cluster, settings, container, volumes)
     pod["metadata"]["labels"] |= claim_labels(cluster)
+    pod["spec"]["containers"].append(_gate(cluster, image))
     return pod
+
+
+def _gate(cluster: LlamaCluster, image: str) -> Manifest:
+    """The container that the API's clients talk to.
+
+    It has no probe of its own: the leader's says whether the gate listens, and a probe through a
+    gate that a flood keeps busy would kill the streams that run through it.
+    """
+    spec = cluster.spec
+    options = contract.GateOptions(
+        parallel=spec.inference.parallel,
+        context_size=spec.inference.context_size,
+        server_port=spec.server.port,
+        grace_seconds=spec.termination_grace_period_seconds,
+    )
+    return {
+        **engine_container(
+            cluster,
+            image,
+            name=contract.GATE_CONTAINER,
+            args=contract.gate_args(options),
+            mounts=[],
+        ),
+        "ports": [{"name": "http", "containerPort": spec.server.port}],
+        "resources": GATE_RESOURCES,
+    }
 
 
 def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
@@ -48,6 +81,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         embeddings=inference.embeddings,
         chat_template=inference.chat_template,
         extra_args=tuple(inference.extra_args),
+        grace_seconds=spec.termination_grace_period_seconds,
     )
 
 

@@ -17,7 +17,6 @@ from llamacluster.resources.metadata import (
     labels,
 )
 
-TERMINATION_GRACE_SECONDS = 30
 LOST_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -46,7 +45,7 @@ def pod_template(
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "terminationGracePeriodSeconds": cluster.spec.termination_grace_period_seconds,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": contract.AGENT_UID,

@@ -16,7 +16,12 @@ def worker_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
         settings,
         image,
         name=contract.WORKER_CONTAINER,
-        args=contract.worker_args(contract.WorkerOptions(threads=settings.threads)),
+        args=contract.worker_args(
+            contract.WorkerOptions(
+                threads=settings.threads,
+                grace_seconds=cluster.spec.termination_grace_period_seconds,
+            )
+        ),
         ports=[{"name": "rpc", "containerPort": contract.RPC_PORT}],
         mounts=[],
         memory=plan.worker_memory,

@@ -11,6 +11,7 @@ from threading import Event, Lock
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import AttachRequest, EngineBuild, HeldMemory, WorkerStatus
 from llamacluster.agent.engine import EngineHttp
+from llamacluster.agent.leader import GateSockets
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.reasons import GroupError
@@ -95,10 +96,12 @@ class FakeLauncher(Launcher):
 
 @dataclass
 class FakePeers(Peers):
-    """Workers at `addr-<pod>`; the `silent` do not answer, the `nameless` have no address."""
+    """Workers at `addr-<pod>`; the `silent` do not answer, the `nameless` have no address, the
+    `stopping` were told to stop."""
 
     silent: set[str] = field(default_factory=set)
     nameless: set[str] = field(default_factory=set)
+    stopping: set[str] = field(default_factory=set)
     builds: dict[str, EngineBuild] = field(default_factory=dict)
     epochs: dict[str, str | None] = field(default_factory=dict)
     attached: list[AttachRequest] = field(default_factory=list)
@@ -118,6 +121,7 @@ class FakePeers(Peers):
             "name": name,
             "epoch": self.epochs.get(name),
             "leader": None,
+            "stopping": name in self.stopping,
             "listening": True,
             "message": f"message of {name}",
             "threads": 2,
@@ -138,6 +142,24 @@ class FakePeers(Peers):
         self.epochs[request["worker"]] = request["epoch"]
         status["epoch"] = request["epoch"]
         return status
+
+
+@dataclass
+class FakeSockets(GateSockets):
+    """A gate that lets in until told otherwise, and the requests behind it."""
+
+    listens: bool = True
+    clients: int = 0
+    running: int = 0
+
+    def gate_listens(self) -> bool:
+        return self.listens
+
+    def gate_is_open(self) -> bool:
+        return self.listens or self.clients > 0
+
+    def running_requests(self) -> int:
+        return self.running
 
 
 @dataclass

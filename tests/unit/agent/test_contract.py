@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacluster.agent.contract import (
+    GateOptions,
     LeaderOptions,
     PlanOptions,
     WorkerOptions,
+    gate_args,
     leader_args,
     parse,
     plan_args,
@@ -67,7 +69,23 @@ def test_plan_options_come_back_from_their_arguments(options: PlanOptions) -> No
     assert parse(plan_args(options)) == options
 
 
-@given(st.builds(WorkerOptions, threads=st.none() | numbers, host=texts))
+@given(
+    st.builds(
+        GateOptions,
+        parallel=numbers,
+        context_size=numbers,
+        server_port=st.integers(1, 65535),
+        queue=st.none() | numbers,
+        queue_seconds=numbers,
+        host=texts,
+        grace_seconds=numbers,
+    )
+)
+def test_gate_options_come_back_from_their_arguments(options: GateOptions) -> None:
+    assert parse(gate_args(options)) == options
+
+
+@given(st.builds(WorkerOptions, threads=st.none() | numbers, host=texts, grace_seconds=numbers))
 def test_worker_options_come_back_from_their_arguments(options: WorkerOptions) -> None:
     assert parse(worker_args(options)) == options
 

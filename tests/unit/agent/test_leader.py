@@ -11,14 +11,23 @@ from threading import Event, Thread
 
 import pytest
 
-from llamacluster.agent.contract import READYZ, LeaderOptions, LeaderStatus, Phase
+from llamacluster.agent.contract import READYZ, SERVING, LeaderOptions, LeaderStatus, Phase
+from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader, worker_hosts
 from llamacluster.agent.log import Log
 from llamacluster.agent.status import FAILURE_SHOWN_SECONDS, GroupStatus
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model import Shape, write
-from tests.unit.agent.fakes import BUILD, HELD, FakeHttp, FakeLauncher, FakePeers, FastClock
+from tests.unit.agent.fakes import (
+    BUILD,
+    HELD,
+    FakeHttp,
+    FakeLauncher,
+    FakePeers,
+    FakeSockets,
+    FastClock,
+)
 
 
 class Running:
@@ -30,11 +39,14 @@ class Running:
         self.peers = FakePeers()
         self.launcher = FakeLauncher()
         self.http = FakeHttp()
+        self.sockets = FakeSockets()
+        self.gate_asks = True
         self.log = StringIO()
         self.thread: Thread | None = None
 
     def start(self, layers: tuple[int, ...] = (3, 2), extra_args: tuple[str, ...] = ()) -> None:
         clock, log, stopping = FastClock(), Log("leader", self.log), Event()
+        self.clock = clock
         folder = self.model.parent
         self.leader = Leader(
             LeaderOptions(f"file://{self.model}", layers, 1024, 2, extra_args=extra_args),
@@ -47,7 +59,9 @@ class Running:
             peers=self.peers,
             launcher=self.launcher,
             http=self.http,
+            sockets=self.sockets,
             held_memory=lambda _: HELD,
+            drain=Drain(300, clock),
             clock=clock,
             log=log,
             stopping=stopping,
@@ -55,7 +69,16 @@ class Running:
         self.thread = Thread(target=self.leader.run)
         self.thread.start()
 
+    def serving(self) -> int:
+        """What the gate is told when it asks."""
+        return self.leader.routes()[f"GET {SERVING}"](b"").code
+
+    def ready(self) -> int:
+        return self.leader.routes()[f"GET {READYZ}"](b"").code
+
     def status(self) -> LeaderStatus:
+        if self.gate_asks:
+            self.serving()
         return self.leader._status.snapshot()
 
     def until(self, look: Callable[[LeaderStatus], object]) -> LeaderStatus:
@@ -63,6 +86,11 @@ class Running:
         while not look(status := self.status()):
             assert time.monotonic() < deadline, (status, self.log.getvalue()[-3000:])
         return status
+
+    def until_ended(self) -> None:
+        assert self.thread is not None
+        self.thread.join(20)
+        assert not self.thread.is_alive()
 
     def until_reason(self, reason: Reason) -> LeaderStatus:
         return self.until(lambda status: status["reason"] == reason)
@@ -76,6 +104,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     it = Running(tmp_path)
     yield it
     if it.thread:
+        it.leader.stop()
         it.leader.stop()
         it.thread.join(20)
         assert not it.thread.is_alive()
@@ -265,11 +294,115 @@ def test_what_the_engines_hold_is_told(running: Running) -> None:
 def test_stop_makes_unready_and_ends_the_engine_gently(running: Running) -> None:
     running.start()
     running.until_formed()
+    running.sockets.listens = False
     running.leader.stop()
     assert running.status()["phase"] == "Stopping"
-    assert running.thread is not None
-    running.thread.join(20)
+    running.until_ended()
     assert running.launcher.last.exit_code() == 128 + 15
+
+
+# Draining.
+
+
+def test_ready_means_that_the_gate_lets_in(running: Running) -> None:
+    running.gate_asks = False
+    running.start()
+    running.until(lambda status: status["message"] == "waiting for the gate to let requests in")
+    assert running.ready() == 503
+    assert running.serving() == 200
+    running.until_formed()
+    assert running.ready() == 200
+    running.sockets.listens = False
+    assert running.ready() == 503
+
+
+def test_the_engine_stays_until_the_gate_has_let_its_last_client_go(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.sockets.clients = 1
+    running.leader.stop()
+    assert (running.ready(), running.serving()) == (503, 200)  # who waits in the gate goes on
+    running.sockets.listens = False
+    began = running.clock.monotonic()
+    running.until(lambda _: running.clock.monotonic() > began + 60)
+    assert running.launcher.last.exit_code() is None
+    running.sockets.clients = 0
+    running.until_ended()
+
+
+def test_a_worker_that_is_lost_while_it_drains_ends_it(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.sockets.clients = 1
+    running.leader.stop()
+    running.peers.epochs["x-0-2"] = None
+    running.until_ended()
+    assert len(running.launcher.started) == 1
+
+
+def test_the_end_of_the_grace_ends_a_drain(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.sockets.clients, running.sockets.listens = 1, False
+    began = running.clock.monotonic()
+    running.leader.stop()
+    running.until_ended()
+    assert 290 < running.clock.monotonic() - began < 300
+
+
+def test_told_twice_it_stops_at_once(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.sockets.clients, running.sockets.listens = 1, False
+    running.leader.stop()
+    running.leader.stop()
+    running.until_ended()
+
+
+def test_a_leader_that_is_told_alone_turns_new_requests_away(running: Running) -> None:
+    """A failed liveness probe: the gate is told nothing and goes on."""
+    running.start()
+    running.until_formed()
+    running.sockets.running = 1
+    running.leader.stop()
+    running.until(lambda _: running.serving() == 503)
+    assert running.launcher.last.exit_code() is None
+    running.sockets.running = 0
+    running.until_ended()
+
+
+def test_a_worker_that_leaves_lets_running_requests_finish(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.sockets.running = 1
+    running.peers.stopping.add("x-0-2")
+    status = running.until(lambda status: status["phase"] == "Draining")
+    assert status["reason"] == "WorkerLeaving"
+    assert status["message"].startswith("x-0-2 is being stopped: 1 running requests finish")
+    assert (running.ready(), running.serving()) == (503, 503)
+    began = running.clock.monotonic()
+    running.until(lambda _: running.clock.monotonic() > began + 60)
+    assert running.launcher.last.exit_code() is None
+    running.sockets.running = 0
+    waiting = running.until_reason(Reason.WaitingForWorkers)
+    assert "x-0-2: its pod is being stopped" in waiting["message"]
+    running.peers.stopping.clear()
+    running.until_formed(2)
+
+
+def test_a_group_that_is_told_to_stop_serves_on_whichever_pod_is_told_first(
+    running: Running,
+) -> None:
+    running.start()
+    running.until_formed()
+    running.sockets.running = running.sockets.clients = 1
+    running.peers.stopping |= {"x-0-1", "x-0-2"}
+    running.until(lambda status: status["phase"] == "Draining")
+    running.leader.stop()
+    assert running.serving() == 200
+    running.sockets.listens, running.sockets.clients = False, 0
+    running.until_ended()
+    assert len(running.launcher.started) == 1
 
 
 def test_stop_works_while_it_waits(running: Running) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from llamacluster.agent.api import Answer, Api
 from llamacluster.agent.contract import ATTACH, READYZ, STATUS, AttachRequest
+from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.worker import Worker
@@ -24,16 +25,20 @@ class Running:
     def __init__(self) -> None:
         self.launcher = FakeLauncher()
         self.deaf = False
+        self.connected = False
+        clock = self.clock = FastClock()
         self.worker = Worker(
             "x-0-1",
             ["rpc"],
             lambda: not self.deaf and self.launcher.last.exit_code() is None,
+            lambda: self.connected,
             BUILD,
             threads=3,
             memory_limit_bytes=5,
             held_memory=lambda _: HELD,
+            drain=Drain(300, clock),
             launcher=self.launcher,
-            clock=FastClock(),
+            clock=clock,
             log=Log("worker", StringIO()),
         )
         self.thread = Thread(target=self.worker.run)
@@ -55,9 +60,46 @@ def running() -> Iterator[Running]:
     it = Running()
     yield it
     it.worker.stop()
+    it.worker.stop()
     it.thread.join(20)
     assert not it.thread.is_alive()
     assert it.launcher.last.exit_code() is not None
+
+
+def test_told_to_stop_without_a_leader_it_stops_at_once(running: Running) -> None:
+    began = running.clock.monotonic()
+    running.worker.stop()
+    running.thread.join(20)
+    assert not running.thread.is_alive()
+    assert running.clock.monotonic() - began < 5
+
+
+def test_told_to_stop_it_serves_its_leader_on(running: Running) -> None:
+    running.attach("first")
+    running.connected = True
+    running.worker.stop()
+    began = running.clock.monotonic()
+
+    def much_later() -> bool:
+        status = json.loads(json.dumps(running.worker.routes()[f"GET {STATUS}"](b"").body))
+        assert (status["stopping"], status["listening"], status["epoch"]) == (True, True, "first")
+        return running.clock.monotonic() > began + 60
+
+    until(much_later)
+    assert running.worker.routes()[f"GET {READYZ}"](b"").code == 503
+    assert running.attach("second").code == 409
+    running.connected = False
+    running.thread.join(20)
+    assert not running.thread.is_alive()
+
+
+def test_told_to_stop_it_does_not_wait_for_a_leader_that_looks_no_more(running: Running) -> None:
+    running.connected = True
+    began = running.clock.monotonic()
+    running.worker.stop()
+    running.thread.join(20)
+    assert not running.thread.is_alive()
+    assert running.clock.monotonic() - began < 15
 
 
 def test_it_waits_for_a_leader_with_the_server_up(running: Running) -> None:

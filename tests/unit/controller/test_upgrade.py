@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from llamacluster.agent import contract
 from llamacluster.api.types import UpgradeStatus
 from llamacluster.controller.kubeapi import JOBS, LEADERWORKERSETS, LLAMACLUSTERS
 from llamacluster.controller.upgrade import differences
-from llamacluster.resources import pod as pods
 from llamacluster.resources.metadata import UPGRADE_ANNOTATION
 from tests.build import IMAGE, Manifest, plan_answer
 from tests.unit.controller.world import World
@@ -65,17 +65,15 @@ async def test_other_templates_of_the_same_image_are_an_upgrade_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.image = IMAGE
-    monkeypatch.setattr(pods, "TERMINATION_GRACE_SECONDS", 90)
+    monkeypatch.setattr(contract, "AGENT_UID", 10002)
     before = template(world)
     await world.reconcile()
-    assert offered(world).changes == [
-        "leaderTemplate.spec.terminationGracePeriodSeconds: 30 -> 90",
-        "workerTemplate.spec.terminationGracePeriodSeconds: 30 -> 90",
-    ]
+    path = "workerTemplate.spec.securityContext.runAsUser"
+    assert f"{path}: 10001 -> 10002" in offered(world).changes
     assert template(world) == before
     await ask(world, offered(world).id)
     await world.reconcile()
-    assert template(world)["workerTemplate"]["spec"]["terminationGracePeriodSeconds"] == 90
+    assert template(world)["workerTemplate"]["spec"]["securityContext"]["runAsUser"] == 10002
     assert world.status().upgrade is None
     assert await world.writes() == 0
 

@@ -47,23 +47,36 @@ def test_a_file_of_the_image_needs_no_volume() -> None:
     assert model_volumes(uri="file:///models/m.gguf") == ([], [])
 
 
-def test_the_api_listens_on_the_port_of_the_spec() -> None:
-    [container] = leader_pod(llama_cluster(server={"port": 9000}), IMAGE, PLAN)["spec"][
+def test_the_gate_stands_before_the_engine() -> None:
+    cluster = llama_cluster(
+        server={"port": 9000}, inference={"parallel": 3}, terminationGracePeriodSeconds=60
+    )
+    leader, gate = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
+    assert gate["ports"] == [{"name": "http", "containerPort": 9000}]
+    assert contract.parse(gate["args"]) == contract.GateOptions(
+        parallel=3, context_size=4096, server_port=9000, grace_seconds=60
+    )
+    assert gate["securityContext"] == leader["securityContext"]
+    assert gate["resources"]["limits"] == {"memory": "128Mi"}
+    assert gate.keys().isdisjoint({"readinessProbe", "livenessProbe"})
+
+
+def test_the_leader_knows_the_port_of_its_gate() -> None:
+    container, *_ = leader_pod(llama_cluster(server={"port": 9000}), IMAGE, PLAN)["spec"][
         "containers"
     ]
-    assert {"name": "http", "containerPort": 9000} in container["ports"]
     options = contract.parse(container["args"])
     assert isinstance(options, contract.LeaderOptions)
     assert options.server_port == 9000
 
 
 def test_the_api_lists_the_model_under_the_clusters_name() -> None:
-    [container] = leader_pod(llama_cluster("gemma"), IMAGE, PLAN)["spec"]["containers"]
+    container, *_ = leader_pod(llama_cluster("gemma"), IMAGE, PLAN)["spec"]["containers"]
     assert "--model-name=gemma" in container["args"]
 
 
 def test_the_layers_are_the_plans() -> None:
-    [container] = leader_pod(llama_cluster(), IMAGE, a_plan(3, 3, 2))["spec"]["containers"]
+    container, *_ = leader_pod(llama_cluster(), IMAGE, a_plan(3, 3, 2))["spec"]["containers"]
     assert "--layers=3,3,2" in container["args"]
 
 

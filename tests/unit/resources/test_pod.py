@@ -55,7 +55,7 @@ def test_every_mount_has_its_volume_and_nothing_else_can_be_written(
     role: str, build: Builder, cluster: LlamaCluster
 ) -> None:
     spec = build(cluster, IMAGE, PLAN)["spec"]
-    [container] = spec["containers"]
+    container, *_ = spec["containers"]
     volumes = [volume["name"] for volume in spec["volumes"]]
     if cluster.spec.model.storage and role == "leader":
         volumes.append("model")  # by LeaderWorkerSet's volumeClaimTemplates
@@ -69,7 +69,7 @@ def test_every_mount_has_its_volume_and_nothing_else_can_be_written(
 def test_the_agent_gets_the_words_that_the_user_wrote(
     role: str, build: Builder, cluster: LlamaCluster
 ) -> None:
-    [container] = build(cluster, IMAGE, PLAN)["spec"]["containers"]
+    container, *_ = build(cluster, IMAGE, PLAN)["spec"]["containers"]
     options = contract.parse([expanded(arg) for arg in container["args"]])
     if isinstance(options, contract.WorkerOptions):
         assert options.threads == cluster.spec.workers.threads
@@ -96,7 +96,7 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
 @given(st.lists(arguments, min_size=1))
 def test_no_argument_of_the_user_is_expanded(words: list[str]) -> None:
     cluster = llama_cluster(inference={"extraArgs": words})
-    [container] = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
+    container, *_ = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
     options = contract.parse([expanded(arg) for arg in container["args"]])
     assert isinstance(options, contract.LeaderOptions)
     assert list(options.extra_args) == words
@@ -131,7 +131,7 @@ def reversed_fields(value: Any) -> Any:
 
 @BOTH
 def test_probes_ask_the_agent_and_never_the_rpc_port(role: str, build: Builder) -> None:
-    [container] = build(llama_cluster(), IMAGE, PLAN)["spec"]["containers"]
+    container, *_ = build(llama_cluster(), IMAGE, PLAN)["spec"]["containers"]
     for probe in ("readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] == "agent"
         assert container[probe].keys().isdisjoint({"tcpSocket", "exec", "grpc"})
@@ -141,7 +141,7 @@ def test_probes_ask_the_agent_and_never_the_rpc_port(role: str, build: Builder) 
 
 @BOTH
 def test_one_failed_probe_takes_a_pod_out_of_service(role: str, build: Builder) -> None:
-    [container] = build(llama_cluster(), IMAGE, PLAN)["spec"]["containers"]
+    container, *_ = build(llama_cluster(), IMAGE, PLAN)["spec"]["containers"]
     assert container["readinessProbe"]["failureThreshold"] == 1
     assert "startupProbe" not in container
 
@@ -244,7 +244,7 @@ def test_memory_is_the_plans_unless_the_user_limits_it(
     def filled(part: Manifest | None) -> Manifest | None:
         return part and {k: PLANNED[role] if v is ... else v for k, v in part.items()}
 
-    [container] = build(with_settings(role, resources=own), IMAGE, PLAN)["spec"]["containers"]
+    container, *_ = build(with_settings(role, resources=own), IMAGE, PLAN)["spec"]["containers"]
     assert container["resources"].get("limits") == filled(limits)
     assert container["resources"].get("requests") == filled(requests)
 
@@ -253,7 +253,7 @@ def test_memory_is_the_plans_unless_the_user_limits_it(
 @settings(max_examples=40)
 @given(cluster=clusters)
 def test_every_pod_has_a_memory_limit(role: str, build: Builder, cluster: LlamaCluster) -> None:
-    [container] = build(cluster, IMAGE, PLAN)["spec"]["containers"]
+    container, *_ = build(cluster, IMAGE, PLAN)["spec"]["containers"]
     assert to_bytes(container["resources"]["limits"]["memory"]) > 0
 
 
