@@ -54,7 +54,10 @@ QUICK_REQUESTS = 4
 """Requests at a time of those that need no slot; as many as that may wait."""
 MAX_CONNECTIONS = 1000
 """Of clients, idle ones too. Others wait in the kernel until one of these goes."""
-MIN_BODY_BYTES = 4 << 20
+MIN_BODY_BYTES = 1 << 20
+"""Room for many short inputs in one request. No more, because the engine splits a text into tokens
+before it looks at its length, in a time that may grow with its square (100 kB: 2 s, seen with the
+test model), and a client that goes away does not end that."""
 MAX_BODY_BYTES = 64 << 20
 BODY_BYTES_PER_TOKEN = 64
 """A token is some 4 bytes of text, and a character up to 6 bytes of JSON."""

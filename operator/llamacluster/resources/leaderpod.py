@@ -14,7 +14,7 @@ GATE_RESOURCES = {
     # No limit of CPU: throttling would hold up every token.
     "limits": {"memory": "128Mi"},
 }
-"""HAProxy and its agent take 30 MiB, and 35 KiB for each connection that is at work."""
+"""HAProxy and its agent hold 50 MiB idle, and up to 35 KiB more for each of 1,000 connections."""
 
 
 def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
