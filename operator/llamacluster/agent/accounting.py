@@ -7,8 +7,9 @@ whatever an architecture, a build or a flag does with memory is in the numbers. 
 does not know how few logits a server keeps: a quarter GiB more for a large vocabulary.)
 
 One thing the engine does allocate meanwhile: recurrent state, which hybrid models have for each
-request slot. Where that is large, fewer slots are asked for and the context is scaled up, which is
-linear in the slots.
+request slot. Such a model is first asked about with one slot. Where the state is large, fewer slots
+than wanted are asked for: the context is linear in the slots, and working memory grows by no more
+than the state of one layer, before and after it, for each of them (measured with 1 to 64 slots).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from llamacluster.agent.engine import server_argv
 from llamacluster.agent.engine_log import EngineLog
 from llamacluster.agent.process import Child, Launcher, stop
 from llamacluster.planning.account import Account, Memory, Settings
-from llamacluster.planning.gguf import Header
+from llamacluster.planning.formula import is_recurrent, state_in_work
+from llamacluster.planning.model import Model
 from llamacluster.planning.reasons import GroupError, Reason
 
 RUN_SECONDS = 120.0
@@ -40,6 +42,8 @@ _ROW = re.compile(
     r"memory_breakdown_print: \| +- (?P<device>RPC\d+|Host)\b.*"
     r"= +(?P<model>\d+) \+ +(?P<context>\d+) \+ +(?P<compute>\d+)\b"
 )
+_OVER = re.compile(r" common_fit_params: ")
+"""The dry run is over. If it has failed, llama-server goes on and allocates in earnest."""
 _MIB: Final = 1 << 20
 
 
@@ -53,18 +57,18 @@ class EngineAccountant:
         self,
         server_program: str,
         rpc_program: str,
-        model: Path,
-        header: Header,
+        copy: Path,
+        model: Model,
         launcher: Launcher,
-        state_bytes: int = 0,
     ) -> None:
-        """`model` is a file with the header, `state_bytes` the recurrent state of one slot."""
+        """`copy` is a file with the model's header."""
         self._server_program = server_program
         self._rpc_program = rpc_program
+        self._copy = copy
         self._model = model
-        self._header = header
         self._launcher = launcher
-        self._state_bytes = state_bytes
+        self._state: dict[tuple[str, ...], int] = {}
+        """Recurrent state of one slot, by the arguments of the user."""
         self._servers: list[tuple[str, Child]] = []
 
     def __enter__(self) -> EngineAccountant:
@@ -76,24 +80,65 @@ class EngineAccountant:
 
     def account(self, layers: Sequence[int], settings: Settings) -> Account:
         """See Accountant."""
-        slots = settings.parallel
-        if self._state_bytes * slots > MAX_STATE_BYTES:
-            slots = max(1, MAX_STATE_BYTES // self._state_bytes)
-        rows = self._ask(layers, replace(settings, parallel=slots))
+        slots, asked = settings.parallel, settings.parallel
+        if slots > 1 and is_recurrent(self._model):
+            asked = min(slots, max(1, MAX_STATE_BYTES // max(1, self._state_of_slot(settings))))
+        said = self._ask_or_explain(layers, replace(settings, parallel=asked))
+        if asked == slots:
+            return said
+        # It says whole MiB, rounded down: what is missing is scaled up too.
+        more = state_in_work(self._model, slots - asked)
         return Account(
             tuple(
-                replace(row, context=row.context * settings.parallel // slots)
-                for row in (rows[f"RPC{index}"] for index in range(len(layers)))
+                replace(
+                    memory,
+                    context=(memory.context + _MIB) * slots // asked if memory.context else 0,
+                    compute=memory.compute + more,
+                )
+                for memory in said.workers
             ),
-            rows["Host"],
+            said.leader,
         )
 
-    def _ask(self, layers: Sequence[int], settings: Settings) -> dict[str, Memory]:
-        """What llama-server says, by device."""
+    def _ask_or_explain(self, layers: Sequence[int], settings: Settings) -> Account:
+        """As _ask. Where the engine does not take the types of the cache, its own reason is seldom
+        readable, and others may do."""
+        try:
+            return self._ask(layers, settings)
+        except GroupError as error:
+            wide = "f16"
+            if error.reason is not Reason.EngineFailed or settings.cache_type_v == wide:
+                raise
+            try:
+                self._ask(layers, replace(settings, cache_type_v=wide))
+            except GroupError:
+                raise error from None
+            raise GroupError(
+                Reason.EngineFailed,
+                f"with cacheTypeK {settings.cache_type_k} and cacheTypeV {settings.cache_type_v}"
+                f" {error.message}; with cacheTypeV {wide} it takes the model",
+            ) from error
+
+    def _state_of_slot(self, settings: Settings) -> int:
+        """Bytes, as the engine allocates them: a user's argument may multiply them."""
+        key = settings.extra_args
+        if key not in self._state:
+            log = EngineLog()
+            self._ask([self._model.layers], replace(settings, parallel=1), log)
+            self._state[key] = log.state_bytes
+        return self._state[key]
+
+    def _ask(
+        self, layers: Sequence[int], settings: Settings, log: EngineLog | None = None
+    ) -> Account:
+        """What llama-server says. Raises GroupError if it says nothing, or would put another layer
+        than planned on some worker."""
+        # An abort may take its RPC servers with it.
+        self._servers = [each for each in self._servers if each[1].exit_code() is None]
         while len(self._servers) < len(layers):
             self._start_server()
         rows: dict[str, Memory] = {}
-        log, told = EngineLog(), Event()
+        log, told, failed = log or EngineLog(), Event(), Event()
 
         def line(text: str) -> None:
             log.add(text)
@@ -102,13 +147,16 @@ class EngineAccountant:
                 rows[row["device"]] = Memory(*sizes)
                 if row["device"] == "Host":  # the last row
                     told.set()
+            elif _OVER.search(text) and not told.is_set():
+                failed.set()
+                told.set()
 
         child = self._launcher.start(
             server_argv(
                 self._server_program,
                 _leader_options(layers, settings),
-                self._model,
-                self._header,
+                self._copy,
+                self._model.header,
                 [endpoint for endpoint, _ in self._servers[: len(layers)]],
                 threads=1,
                 dry_run=True,
@@ -122,9 +170,11 @@ class EngineAccountant:
         finally:
             child.send(signal.SIGKILL)  # before it allocates and loads
             child.wait(START_SECONDS)
-        if {f"RPC{index}" for index in range(len(layers))} | {"Host"} <= rows.keys():
-            return rows
-        if code is not None:
+        devices = [f"RPC{index}" for index in range(len(layers))]
+        if {*devices, "Host"} <= rows.keys():
+            _check_layers(log, layers)
+            return Account(tuple(rows[device] for device in devices), rows["Host"])
+        if code is not None or failed.is_set():
             raise log.why_it_ended(code)
         raise GroupError(
             Reason.EngineFailed,
@@ -150,6 +200,20 @@ class EngineAccountant:
             else:
                 return
         raise GroupError(Reason.EngineFailed, "an RPC server for the accounting does not start")
+
+
+def _check_layers(log: EngineLog, layers: Sequence[int]) -> None:
+    """Raises GroupError unless the engine's layers are those of the plan."""
+    planned = [f"RPC{worker}" for worker, count in enumerate(layers) for _ in range(count)]
+    told = log.devices()
+    if told and told != dict(enumerate(planned)):
+        of_workers = [list(told.values()).count(f"RPC{worker}") for worker in range(len(layers))]
+        raise GroupError(
+            Reason.EngineFailed,
+            f"the engine would put {of_workers} of its {len(told)} layers on the workers where"
+            f" {list(layers)} are planned: it counts the layers of this model in another way; use"
+            " an image made from images/engine",
+        )
 
 
 def _leader_options(layers: Sequence[int], settings: Settings) -> LeaderOptions:

@@ -18,7 +18,6 @@ from llamacluster.agent.contract import MAX_PLAN_BYTES, Plan, PlanOptions
 from llamacluster.agent.headers import fetch_headers
 from llamacluster.agent.process import Launcher
 from llamacluster.planning.account import Accountant, Settings
-from llamacluster.planning.formula import state_bytes
 from llamacluster.planning.gguf import GgufError, Header
 from llamacluster.planning.model import Model, model_of
 from llamacluster.planning.plan import Planner, Result, Wanted, runs
@@ -36,14 +35,7 @@ def make_plan(options: PlanOptions, claim: Path, scratch: Path, launcher: Launch
         headers, copy = fetch_headers(options.model_uri, claim, folder)
         model = read_model(headers, copy.name)
         accountant = stack.enter_context(
-            EngineAccountant(
-                engine.server_program(),
-                engine.rpc_program(),
-                copy,
-                headers[0],
-                launcher,
-                state_bytes(model),
-            )
+            EngineAccountant(engine.server_program(), engine.rpc_program(), copy, model, launcher)
         )
         return plan_with(model, accountant, options, engine.identity()["version"])
 

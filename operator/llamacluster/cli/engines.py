@@ -13,7 +13,6 @@ from llamacluster.agent.accounting import EngineAccountant
 from llamacluster.agent.contract import Plan, PlanOptions
 from llamacluster.agent.plan import plan_with
 from llamacluster.agent.process import Child, Launcher
-from llamacluster.planning.formula import state_bytes
 from llamacluster.planning.model import Model
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -38,8 +37,7 @@ def plan_on_path(model: Model, copy: Path, options: PlanOptions) -> Plan:
         raise NoEngine(f"{needed} are not both on PATH") from error
     launcher = _Launcher()
     try:
-        accountant = EngineAccountant(server, rpc, copy, model.header, launcher, state_bytes(model))
-        with accountant:
+        with EngineAccountant(server, rpc, copy, model, launcher) as accountant:
             return plan_with(model, accountant, options, _version(server))
     except GroupError as error:
         if error.reason in _OF_THE_ENGINE:
