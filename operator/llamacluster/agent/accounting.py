@@ -35,6 +35,7 @@ from llamacluster.planning.reasons import GroupError, Reason
 
 RUN_SECONDS = 120.0
 START_SECONDS = 30.0
+_KILLED: Final = 128 + signal.SIGKILL
 MAX_STATE_BYTES = 256 << 20
 """Of recurrent state, in the RPC servers here."""
 
@@ -174,6 +175,14 @@ class EngineAccountant:
         if {*devices, "Host"} <= rows.keys():
             _check_layers(log, layers)
             return Account(tuple(rows[device] for device in devices), rows["Host"])
+        if code == _KILLED:
+            raise GroupError(
+                Reason.EngineFailed,
+                "llama-server was killed (137) while it was asked what it would allocate, most"
+                f" likely for want of memory: contextSize {settings.context_size} in"
+                f" {settings.parallel} slots is more than can be planned; lower contextSize or"
+                " parallel",
+            )
         if code is not None or failed.is_set():
             raise log.why_it_ended(code)
         raise GroupError(

@@ -49,9 +49,11 @@ class Formula:
 
     @property
     def error_percent(self) -> int:
-        """How far its sum for a worker may be off: by the kind of model."""
-        tensors = frozenset[str]().union(*self.model.tensors)
-        bounds = [bound for part, bound in _BOUNDS if any(map(part.match, tensors))]
+        """How far its sum for a worker with a few layers may be off: by the kind of model."""
+        names = frozenset[str]().union(*self.model.tensors)
+        bounds = [bound for part, bound in _BOUNDS if any(map(part.match, names))]
+        if is_recurrent(self.model) and not any(name.startswith("attn_k") for name in names):
+            bounds.append(40)
         return max(*bounds, 25 if _embeds(self.model.header) else 10, 0)
 
     def account(self, layers: Sequence[int], settings: Settings) -> Account:

@@ -9,7 +9,14 @@ of tokens and merges, which are made up but as long as real ones: they make the 
 from __future__ import annotations
 
 from tests.model.headers.architectures import ARCHITECTURES
-from tests.model.headers.file import FILE_TYPES, write_header, write_sparse
+from tests.model.headers.file import FILE_TYPES, write_header, write_sparse, write_sparse_split
 from tests.model.headers.models import MODELS
 
-__all__ = ["ARCHITECTURES", "FILE_TYPES", "MODELS", "write_header", "write_sparse"]
+__all__ = [
+    "ARCHITECTURES",
+    "FILE_TYPES",
+    "MODELS",
+    "write_header",
+    "write_sparse",
+    "write_sparse_split",
+]

@@ -603,6 +603,9 @@ ARCHITECTURES: Final[Mapping[str, Model]] = MappingProxyType(
             values={**MODELS["qwen3-8b"].values, "pooling_type": 3},
             tied=True,
         ),
+        "of-one-layer": replace(
+            MODELS["qwen3-1.7b"], values={**MODELS["qwen3-1.7b"].values, "block_count": 1}
+        ),
         "qwen2-57b-a14b": Model(
             "qwen2moe",
             _byte_pairs(151936, "qwen2"),

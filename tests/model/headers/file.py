@@ -31,7 +31,20 @@ def write_header(path: Path, model: str, file_type: str) -> None:
 
 def write_sparse(path: Path, model: str, file_type: str) -> None:
     """Writes the header and makes the file as long as the real one, with a hole for the weights."""
-    header, data_bytes = _header(model, file_type)
+    _write_sparse(path, *_header(model, file_type))
+
+
+def write_sparse_split(folder: Path, model: str, file_type: str, files: int) -> list[Path]:
+    """The same in several files, as gguf-split makes them: all parameters in the first, tensors in
+    each."""
+    paths = []
+    for file in range(files):
+        paths.append(folder / f"{model}-{file + 1:05}-of-{files:05}.gguf")
+        _write_sparse(paths[-1], *_header(model, file_type, files, file))
+    return paths
+
+
+def _write_sparse(path: Path, header: bytes, data_bytes: int) -> None:
     with path.open("wb") as file:
         file.write(header)
         file.truncate(len(header) + data_bytes)
@@ -105,30 +118,42 @@ def _fitting(wanted: Type, row: int) -> Type:
 # Bytes.
 
 
-def _header(name: str, file_type: str) -> tuple[bytes, int]:
-    """The header and the length of what follows it in the real file."""
+def _header(name: str, file_type: str, files: int = 1, file: int = 0) -> tuple[bytes, int]:
+    """The header of one of so many files, and the length of what follows it in the real one."""
     model = MODELS.get(name) or ARCHITECTURES[name]
     tensors = model.tensors()
+    each = -(-len(tensors) // files)
+    mine = slice(file * each, (file + 1) * each)
+    kinds = list(_types(model, tensors, file_type))[mine]
     infos, data_bytes = [], 0
-    for (tensor, shape), kind in zip(
-        tensors.items(), _types(model, tensors, file_type), strict=True
-    ):
+    for (tensor, shape), kind in zip(list(tensors.items())[mine], kinds, strict=True):
         infos.append(
             _text(tensor) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, data_bytes)
         )
         elements, size = gguf.GGML_QUANT_SIZES[kind]
         data_bytes += _padded(math.prod(shape) // elements * size)
-    pairs = [
-        _pair("general.architecture", model.architecture),
-        _pair("general.type", "model"),
-        _pair("general.name", name),
-        _pair("general.file_type", FILE_TYPES[file_type]),
-        _pair("general.quantization_version", 2),
-        *(_pair(f"{model.architecture}.{key}", value) for key, value in model.values.items()),
-        *_tokenizer(model.vocabulary),
-    ]
+    pairs = [] if file else list(_parameters(model, name, file_type))
+    if files > 1:
+        pairs += [
+            _typed("split.no", gguf.GGUFValueType.UINT16, struct.pack("<H", file)),
+            _typed("split.count", gguf.GGUFValueType.UINT16, struct.pack("<H", files)),
+            _typed(
+                "split.tensors.count", gguf.GGUFValueType.INT32, struct.pack("<i", len(tensors))
+            ),
+        ]
     header = b"".join((b"GGUF", struct.pack("<IQQ", 3, len(infos), len(pairs)), *pairs, *infos))
     return header.ljust(_padded(len(header)), b"\0"), data_bytes
+
+
+def _parameters(model: Model, name: str, file_type: str) -> Iterator[bytes]:
+    yield _pair("general.architecture", model.architecture)
+    yield _pair("general.type", "model")
+    yield _pair("general.name", name)
+    yield _pair("general.file_type", FILE_TYPES[file_type])
+    yield _pair("general.quantization_version", 2)
+    for key, value in model.values.items():
+        yield _pair(f"{model.architecture}.{key}", value)
+    yield from _tokenizer(model.vocabulary)
 
 
 def _padded(length: int) -> int:
