@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from llamacluster.planning.formula import Formula
 from tests.engine.group import Group
 from tests.engine.measured import measure
 from tests.kind.command import CommandFailed
-from tests.model.headers import MODELS, write_sparse
+from tests.model.headers import MODELS, write_sparse, write_sparse_split
 from tests.unit.planning.test_model import model
 
 pytestmark = pytest.mark.engine
@@ -26,7 +28,23 @@ def planner(shared_groups: Callable[[], Group]) -> Group:
     return shared_groups()
 
 
-@pytest.mark.parametrize("name", MODELS)
+UNLIKE_OTHERS = (
+    "bge-m3",  # keeps nothing of a text
+    "falcon-h1-7b",  # cache and state in each layer
+    "gemma-3n-e4b",  # layers that share a cache, embeddings for each layer
+    "glm-4.5-air",  # a layer that only guesses further tokens
+    "jamba-1.5-mini",
+    "kimi-k2",
+    "lfm2-1.2b",
+    "llama-4-scout",  # chunked attention
+    "mamba2-2.7b",  # no attention at all
+    "qwen3-next-80b-a3b",  # gated delta net
+    "rwkv7-2.9b",
+)
+"""Of ARCHITECTURES, which all were tried once: those whose layers differ most from MODELS."""
+
+
+@pytest.mark.parametrize("name", [*MODELS, *UNLIKE_OTHERS])
 def test_the_engine_plans_every_model_and_the_formula_is_within_its_bound(
     planner: Group, models: Path, name: str
 ) -> None:
@@ -58,6 +76,54 @@ def test_a_plan_holds_in_a_real_run(new_group: Callable[[], Group], models: Path
     for worker in workers:
         assert worker.told == pytest.approx(worker.planned, rel=0.025)
         assert worker.peak < worker.limit <= 1.25 * worker.peak + 300 * MIB
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("phi-4", {}, r"330: fatal error; with cacheTypeV f16 it takes the model"),
+        (
+            "llama-3.1-8b",  # of whose weights nothing is allocated, or this would be killed
+            {"extra_args": ("--flash-attn", "off")},
+            r"quantized V cache requires flash_attn to be enabled; with cacheTypeV f16",
+        ),
+    ],
+)
+def test_cache_types_that_the_engine_does_not_take_have_a_reason(
+    planner: Group, models: Path, name: str, settings: dict[str, Any], words: str
+) -> None:
+    file = models / f"{name}.gguf"
+    write_sparse(file, name, "F16")
+    options = PlanOptions(
+        f"file:///test-models/{file.name}", 8192, 2, 1, cache_type_k="q8_0", cache_type_v="q8_0"
+    )
+    with pytest.raises(CommandFailed, match=words):
+        planner.plan(replace(options, **settings))
+    file.unlink()
+
+
+def test_the_states_of_many_slots_are_planned_in_little_memory(
+    planner: Group, models: Path
+) -> None:
+    file = models / "states.gguf"
+    write_sparse(file, "falcon-h1-7b", "Q4_K_M")
+    plan = planner.plan(PlanOptions(f"file:///test-models/{file.name}", 1024, 256, workers=2))
+    file.unlink()
+    formula = Formula(model("falcon-h1-7b"))
+    layers = [worker["layers"] for worker in plan["perWorker"]]
+    guess = formula.account(layers, Settings(1024, 256))
+    for worker, memory in zip(plan["perWorker"], guess.workers, strict=True):
+        assert worker["contextBytes"] == pytest.approx(memory.context, rel=0.01)
+        assert worker["computeBytes"] == pytest.approx(memory.compute, rel=0.02)
+
+
+def test_a_model_in_several_files_is_planned_as_in_one(planner: Group, models: Path) -> None:
+    files = write_sparse_split(models, "qwen3-1.7b", "Q8_0", 2)
+    plan = planner.plan(PlanOptions(f"file:///test-models/{files[0].name}", 8192, 1, workers=2))
+    for file in files:
+        file.unlink()
+    held = sum(worker["modelBytes"] for worker in plan["perWorker"])
+    assert held == pytest.approx(sum(model("qwen3-1.7b", "Q8_0").layer_bytes), abs=2 * MIB)
 
 
 def test_what_the_engine_refuses_is_told_in_its_words(planner: Group, models: Path) -> None:
