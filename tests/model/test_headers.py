@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from llamacluster.planning.gguf import Header, read_header
-from tests.model.headers import FILE_TYPES, MODELS, write_header, write_sparse
+from tests.model.headers import (
+    ARCHITECTURES,
+    FILE_TYPES,
+    MODELS,
+    write_header,
+    write_sparse,
+    write_sparse_split,
+)
 from tests.model.headers.__main__ import main
 
 PUBLISHED_PARAMETERS = {
@@ -37,6 +44,36 @@ PUBLISHED_PARAMETERS = {
     "nemotron-h-8b": 8.10e9,
     "nemotron-3-nano": 31.58e9,
 }
+PUBLISHED_BILLIONS = {
+    "glm-4.5-air": 110,
+    "llama-4-scout": 108,
+    "qwen3-next-80b-a3b": 80,
+    "gemma-2-9b": 9.24,
+    "falcon-h1-7b": 7.6,
+    "lfm2-1.2b": 1.17,
+    "mamba-2.8b": 2.77,
+    "mamba2-2.7b": 2.7,
+    "rwkv7-2.9b": 2.95,
+    "bge-m3": 0.57,
+    "nomic-embed-1.5": 0.137,
+    "qwen2-57b-a14b": 57.4,
+    "olmo-2-13b": 13.7,
+    "exaone-4-32b": 32,
+    "kimi-k2": 1026,
+    "minimax-m2": 229,
+    "ernie-4.5-21b-a3b": 21.8,
+    "smollm3-3b": 3.08,
+    "seed-oss-36b": 36.2,
+    "starcoder2-15b": 16,
+    "pythia-6.9b": 6.86,
+    "phimoe-3.5": 41.9,
+    "hunyuan-a13b": 80.4,
+    "grok-1": 314,
+    "dbrx": 131.6,
+    "jamba-1.5-mini": 51.6,
+    "command-r7b": 8.03,
+}
+"""Of ARCHITECTURES, whose structure matters more than their last parameter."""
 PUBLISHED_BYTES = {
     ("llama-3.1-8b", "F16"): 16.07e9,
     ("llama-3.1-8b", "Q8_0"): 8.54e9,
@@ -75,6 +112,21 @@ def test_a_model_has_its_published_number_of_parameters(model: str) -> None:
     tensors = header_of(model).tensors
     parameters = sum(math.prod(tensor.shape) for tensor in tensors)
     assert parameters == pytest.approx(PUBLISHED_PARAMETERS[model], rel=0.001)
+
+
+@pytest.mark.parametrize("model", PUBLISHED_BILLIONS)
+def test_a_model_of_another_architecture_is_about_as_large_as_the_published_one(model: str) -> None:
+    tensors = ARCHITECTURES[model].tensors().values()
+    parameters = sum(math.prod(shape) for shape in tensors)
+    assert parameters == pytest.approx(PUBLISHED_BILLIONS[model] * 1e9, rel=0.012)
+
+
+def test_files_of_a_split_model_hold_its_tensors_together(tmp_path: Path) -> None:
+    first, second = map(read, write_sparse_split(tmp_path, "qwen3-8b", "Q8_0", 2))
+    names = [tensor.name for tensor in (*first.tensors, *second.tensors)]
+    assert names == [tensor.name for tensor in header_of("qwen3-8b", "Q8_0").tensors]
+    assert (first.split_count, second.split_count) == (2, 2)
+    assert "general.architecture" not in second.values
 
 
 @pytest.mark.parametrize(("model", "file_type"), PUBLISHED_BYTES)

@@ -11,7 +11,7 @@ from llamacluster.agent.plan import as_message, plan_with, read_model
 from llamacluster.planning.formula import Formula
 from llamacluster.planning.reasons import GroupError, Reason
 from llamacluster.planning.split import assigned_device
-from tests.model.headers import MODELS
+from tests.model.headers import ARCHITECTURES, MODELS
 from tests.unit.planning.test_model import header_of, model
 
 GIB = 1 << 30
@@ -22,9 +22,9 @@ def plan(name: str, **options: object) -> Plan:
     return plan_with(model(name), Formula(model(name)), found, "0.7.0")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *sorted({*ARCHITECTURES} - {"flan-t5-xl"})])
 def test_the_engine_splits_as_the_plan_says(name: str) -> None:
-    found = plan(name, workers=5)
+    found = plan(name, workers=min(5, model(name).layers))
     weights = [float(weight) for weight in found["tensorSplit"].split(",")]
     devices = assigned_device(weights, found["model"]["layers"])
     for index, worker in enumerate(found["perWorker"]):
