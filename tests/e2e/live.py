@@ -63,8 +63,8 @@ class Live:
         return cast("Json", json.loads(self.kubectl("get", *what, "-o", "json")))
 
     def pods(self) -> dict[str, Json]:
-        """All pods of the LlamaCluster, by name."""
-        found = self.read("pods", "-l", f"llamacluster.dev/cluster={self.name}")
+        """All pods of the LlamaCluster's groups, by name."""
+        found = self.read("pods", "-l", f"leaderworkerset.sigs.k8s.io/name={self.name}-group")
         return {pod["metadata"]["name"]: pod for pod in found["items"]}
 
     def condition(self, kind: str) -> Json:

@@ -12,6 +12,7 @@ from tests.e2e.live import Live, eventually
 pytestmark = pytest.mark.e2e
 
 OURS = "app.kubernetes.io/instance=tiny"
+IN_GROUPS = "leaderworkerset.sigs.k8s.io/name=tiny-group"
 
 
 def context_of_a_slot(group: Live) -> int:
@@ -54,12 +55,14 @@ def test_restarting_the_operator_changes_nothing(group: Live) -> None:
     def versions() -> dict[str, str]:
         found = group.read("lws,svc,pods", "-l", OURS)["items"]
         return {
-            f"{o['kind']}/{o['metadata']['name']}": o["metadata"]["resourceVersion"] for o in found
+            f"{o['kind']}/{o['metadata']['name']}": o["metadata"]["resourceVersion"]
+            for o in found
+            if "-plan-" not in o["metadata"]["name"]
         } | {"llc": group.get()["metadata"]["resourceVersion"]}
 
     group.wait_for("Progressing", "False", "AsExpected")
     # The kubelet may find a worker ready a moment after the leader, which asks it directly.
-    group.kubectl("wait", "--for=condition=Ready", "pods", "-l", OURS, "--timeout=60s")
+    group.kubectl("wait", "--for=condition=Ready", "pods", "-l", IN_GROUPS, "--timeout=60s")
     group.kubectl("wait", "--for=condition=Available", "lws/tiny-group", "--timeout=60s")
     before = versions()
     operator = ["--namespace=llamacluster-system", "rollout"]
