@@ -355,9 +355,9 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     **{
         f"the group's own port {port}": (
             {"server": {"port": port}},
-            *("spec.server.port", "ports 50051 and 50052 are the group's own"),
+            *("spec.server.port", "are the group's own"),
         )
-        for port in (50051, 50052)
+        for port in (18080, 50051, 50052)
     },
     "an unknown Service type": (
         {"server": {"service": {"type": "ExternalName"}}},

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 
 import pytest
 
+from llamacluster.agent.contract import ENGINE_PORT
 from tests.e2e.live import Live, eventually
 
 pytestmark = pytest.mark.e2e
@@ -15,10 +15,14 @@ OURS = "app.kubernetes.io/instance=tiny"
 
 
 def context_of_a_slot(group: Live) -> int:
-    """What the running engine says."""
-    with group.api() as url, urllib.request.urlopen(f"{url}/props", timeout=30) as response:
-        size: int = json.load(response)["default_generation_settings"]["n_ctx"]
-        return size
+    """What the running engine says, to its own pod alone."""
+    ask = (
+        "from urllib.request import urlopen;"
+        f"print(urlopen('http://127.0.0.1:{ENGINE_PORT}/props').read().decode())"
+    )
+    told = group.kubectl("exec", "tiny-group-0", "-c", "leader", "--", "python3", "-c", ask)
+    size: int = json.loads(told)["default_generation_settings"]["n_ctx"]
+    return size
 
 
 def test_another_context_size_rolls_the_group_and_it_is_ready_again(group: Live) -> None:
