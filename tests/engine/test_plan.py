@@ -69,7 +69,7 @@ def test_the_engine_plans_every_model_and_the_formula_is_within_its_bound(
 def test_a_plan_holds_in_a_real_run(new_group: Callable[[], Group], models: Path) -> None:
     file = models / "real.gguf"
     write_sparse(file, "qwen3-1.7b", "Q8_0")
-    workers, status = measure(new_group(), file.name, 2, 512, 2, soak_seconds=0)
+    workers, status = measure(new_group(), file.name, 2, 256, 2, soak_seconds=0)
     file.unlink()
 
     assert status["formations"] == 1  # nobody was killed
