@@ -27,6 +27,8 @@ AGENT_PORT = 50051
 """Port of the agents' HTTP, in workers and leaders alike."""
 ENGINE_PORT = 18080
 """Port of llama-server in the leader, on loopback alone: the gate asks it, and the agent."""
+OWN_PORTS = (AGENT_PORT, RPC_PORT, ENGINE_PORT)
+"""Ports that the API of a group cannot have."""
 DEFAULT_SERVER_PORT = 8080
 """Port of the OpenAI-compatible API in the leader, at which the gate listens."""
 DEFAULT_GRACE_SECONDS = 300

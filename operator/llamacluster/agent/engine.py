@@ -62,7 +62,9 @@ def identity() -> EngineBuild:
         digest.update(file.name.encode() + b"\0")
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
-    return {"version": _version(), "build": digest.hexdigest()[:16]}
+    server = shutil.which(SERVER)
+    told = version(server) if server else None
+    return {"version": told or "unknown", "build": digest.hexdigest()[:16]}
 
 
 def _linked(program: str) -> list[Path]:
@@ -80,17 +82,24 @@ def _linked(program: str) -> list[Path]:
     return [path.resolve() for path in paths if path.name.startswith(_LIBRARIES)]
 
 
-def _version() -> str:
-    program = shutil.which(SERVER)
-    if not program:
-        return "unknown"
-    done = subprocess.run(
-        [program, "--version"], capture_output=True, text=True, timeout=30, check=False
-    )
+def version(program: str) -> str | None:
+    """What a program of the engine says of its version; None if it says nothing."""
+    try:
+        done = subprocess.run(
+            [program, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
     for line in (done.stderr + done.stdout).splitlines():
         if line.startswith("version: "):
             return line.removeprefix("version: ")
-    return "unknown"
+    return None
 
 
 def rpc_argv(program: str, host: str, threads: int) -> list[str]:

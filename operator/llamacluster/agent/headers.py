@@ -42,13 +42,13 @@ def fetch_headers(
             copies.append(folder / file_name(url))
             with closing(RangeReader(url, deadline, monotonic)) as remote:
                 headers.append(_read(remote, copies[-1], shown(url)))
-                _check_whole(shown(url), headers[-1], remote.total)
+                check_whole(shown(url), headers[-1], remote.total)
     else:
         for file in local_files(uri, claim):
             with file.open("rb") as content:
                 copies.append(folder / file_name(file.name))
                 headers.append(_read(content, copies[-1], file.name))
-                _check_whole(file.name, headers[-1], file.stat().st_size)
+                check_whole(file.name, headers[-1], file.stat().st_size)
     return headers, copies[0]
 
 
@@ -64,7 +64,9 @@ def _read(source: Source, copy: Path, name: str) -> Header:
         raise GroupError(Reason.ModelInvalid, f"{name} cannot be read: {error}") from error
 
 
-def _check_whole(name: str, header: Header, there: int | None) -> None:
+def check_whole(name: str, header: Header, there: int | None) -> None:
+    """Raises GroupError if a file of `there` bytes is too short for its header, and GgufError if
+    the header does not say."""
     if there is not None and there < header.file_bytes:
         raise GroupError(
             Reason.ModelInvalid,

@@ -17,7 +17,7 @@ import shlex
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
 from threading import Event, Thread
@@ -45,6 +45,7 @@ from llamacluster.agent.drain import Drain
 from llamacluster.agent.engine import EngineHttp, server_argv
 from llamacluster.agent.engine_log import EngineLog
 from llamacluster.agent.fetch import ModelFiles, ModelStore, Stopped
+from llamacluster.agent.headers import check_whole
 from llamacluster.agent.listening import connections, is_in_use, is_listening
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
@@ -250,16 +251,8 @@ class Leader:
                 f"{model.path.name} is one of {header.split_count} files of its model, but"
                 f" {len(model.files)} were found: name the first NAME-00001-of-0000N.gguf",
             )
-        try:
-            needed, there = header.file_bytes, model.path.stat().st_size
-        except GgufError:
-            return  # a type of tensor that is newer than this agent: the engine will judge
-        if there < needed:
-            raise GroupError(
-                Reason.ModelInvalid,
-                f"{model.path.name} has {there} bytes but its header speaks of {needed}: it is cut"
-                " off; put the whole file there",
-            )
+        with suppress(GgufError):  # a tensor's type is newer than this agent: the engine will judge
+            check_whole(model.path.name, header, model.path.stat().st_size)
 
     # The workers.
 

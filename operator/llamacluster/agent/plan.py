@@ -34,10 +34,11 @@ def make_plan(options: PlanOptions, claim: Path, scratch: Path, launcher: Launch
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
         headers, copy = fetch_headers(options.model_uri, claim, folder)
         model = read_model(headers, copy.name)
+        server = engine.server_program()
         accountant = stack.enter_context(
-            EngineAccountant(engine.server_program(), engine.rpc_program(), copy, model, launcher)
+            EngineAccountant(server, engine.rpc_program(), copy, model, launcher)
         )
-        return plan_with(model, accountant, options, engine.identity()["version"])
+        return plan_with(model, accountant, options, engine.version(server))
 
 
 def read_model(headers: Sequence[Header], name: str) -> Model:

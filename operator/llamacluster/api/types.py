@@ -232,10 +232,9 @@ class Server(ApiModel):
             le=65535,
             json_schema_extra=rules(
                 Rule(
-                    f"self != {contract.AGENT_PORT} && self != {contract.RPC_PORT} && "
-                    f"self != {contract.ENGINE_PORT}",
-                    f"ports {contract.AGENT_PORT}, {contract.RPC_PORT} and {contract.ENGINE_PORT} "
-                    "are the group's own",
+                    " && ".join(f"self != {port}" for port in contract.OWN_PORTS),
+                    f"ports {', '.join(map(str, contract.OWN_PORTS[:-1]))} and "
+                    f"{contract.OWN_PORTS[-1]} are the group's own",
                 )
             ),
         ),

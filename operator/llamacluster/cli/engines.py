@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,6 @@ from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.model import Model
 from llamacluster.planning.reasons import GroupError, Reason
 
-VERSION_SECONDS: Final = 30.0
 _OF_THE_ENGINE: Final = (Reason.EngineFailed, Reason.EngineBadFlag, Reason.ModelInvalid)
 
 
@@ -38,7 +36,7 @@ def plan_on_path(model: Model, copy: Path, options: PlanOptions) -> Plan:
     launcher = _Launcher()
     try:
         with EngineAccountant(server, rpc, copy, model, launcher) as accountant:
-            return plan_with(model, accountant, options, _version(server))
+            return plan_with(model, accountant, options, engine.version(server))
     except GroupError as error:
         if error.reason in _OF_THE_ENGINE:
             raise NoEngine(f"the engine on PATH cannot say: {error.message}") from error
@@ -68,21 +66,3 @@ class _Launcher(Launcher):
     def kill_all(self) -> None:
         for child in self._children:
             child.send(signal.SIGKILL)
-
-
-def _version(program: str) -> str | None:
-    try:
-        done = subprocess.run(
-            [program, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=VERSION_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    lines = (done.stdout + done.stderr).splitlines()
-    found = [line for line in lines if line.startswith("version: ")]
-    return found[0].removeprefix("version: ") if found else None

@@ -192,7 +192,7 @@ def _refusals(cluster: LlamaCluster) -> Iterator[str]:
     for arg in inference.extra_args:
         if arg.partition("=")[0].replace("_", "-") in OWNED_FLAGS:
             yield f"spec.inference.extraArgs: {arg} is set by the operator from another field"
-    if spec.server.port in (contract.AGENT_PORT, contract.RPC_PORT):
+    if spec.server.port in contract.OWN_PORTS:
         yield f"spec.server.port: {spec.server.port} is the group's own"
 
 

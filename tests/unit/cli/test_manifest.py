@@ -100,6 +100,7 @@ def test_a_missing_field_is_named() -> None:
         ({"inference": {"batchSize": 256}}, "ubatchSize: 512 is greater than batchSize (256)"),
         ({"inference": {"extraArgs": ["--ctx-size=5"]}}, "extraArgs: --ctx-size=5 is set by"),
         ({"server": {"port": 50052}}, "spec.server.port: 50052 is the group's own"),
+        ({"server": {"port": 18080}}, "spec.server.port: 18080 is the group's own"),
         (
             {"model": {"uri": "pvc://c/m.gguf", "storage": {"size": "1Gi"}}},
             "spec.model.storage: is for downloaded models",
