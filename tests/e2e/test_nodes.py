@@ -81,12 +81,13 @@ def uids(group: Live) -> dict[str, str]:
     return {name: pod["metadata"]["uid"] for name, pod in group.pods().items()}
 
 
-def nodes(group: Live) -> dict[str, str]:
-    return {name: pod["spec"]["nodeName"] for name, pod in group.pods().items()}
+def nodes(group: Live) -> dict[str, str | None]:
+    """The node of each pod; none as long as the scheduler has not placed it."""
+    return {name: pod["spec"].get("nodeName") for name, pod in group.pods().items()}
 
 
 def is_off(group: Live, node: str) -> bool:
-    return node not in nodes(group).values()
+    return not {node, None} & set(nodes(group).values())
 
 
 def test_groups_come_back_from_a_lost_node_by_themselves(fresh: Live, victim: str) -> None:

@@ -22,8 +22,8 @@ MAX_DEVICES = 64
 
 _PREFIX = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} (?:[A-Z] )?")
 _DEBUG = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} D ")
-"""Thousands of lines with verbosity 5, some behind, or around, the words of an abort: those do not
-wait for the log."""
+"""Thousands of lines with verbosity 5. The words of an abort do not wait for the log: they stand
+before the last of those lines, or in the midst of one."""
 _BUFFER = re.compile(
     r": +(?P<device>\w+)(?:\[(?P<endpoint>[^\]]+)\])? +"
     r"(?P<kind>model|KV|RS|output|compute) buffer size = +(?P<mib>[\d.]+) MiB"
@@ -63,7 +63,7 @@ class EngineLog:
 
     def add(self, line: str) -> None:
         with self._lock:
-            if not _DEBUG.match(line):
+            if not _DEBUG.match(line) or _ABORT.search(line):
                 self._tail.append(line[:LINE_CHARACTERS])
             if "buffer size =" in line:
                 self._add_buffer(line)

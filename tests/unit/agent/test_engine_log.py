@@ -141,6 +141,13 @@ def test_the_speed_of_the_last_answer_is_kept() -> None:
             "it said: ./src/ggml-impl.h:330: fatal error",
         ),
         (
+            "0.00.907.919 D ./src/ggml-impl.h:330: fatal error\n"
+            "llama_graph_n_input_tensors: input tensor 'x'",
+            134,
+            Reason.EngineFailed,
+            "it said: ./src/ggml-impl.h:330: fatal error",
+        ),
+        (
             "0.00.1.2.3 I first\n"
             "0.00.000.002 E a_function: what is wrong\n"
             "0.00.000.003 I then\n"
