@@ -83,6 +83,7 @@ def _plan(options: PlanOptions) -> int:
     """Says the plan, or why there is none, on standard output and to Kubernetes."""
     # The first process of a container gets no signal that it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    let_in(signal.SIGTERM)
     log = Log("plan", sys.stderr)
     try:
         plan = make_plan(options, Path(CLAIM_DIR), Path(SCRATCH_DIR), Launcher())
@@ -172,6 +173,11 @@ def _pod_name() -> str:
     return os.environ.get("HOSTNAME") or socket.gethostname()
 
 
+def let_in(*signals: signal.Signals) -> None:
+    """The image's entry point holds them back until there are handlers."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
 class Signals:
     """The signals that arrive, as bytes on a pipe: safe whatever they interrupt."""
 
@@ -183,6 +189,7 @@ class Signals:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (*self.STOP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        let_in(*self.STOP)
 
     def wait(self, seconds: float) -> bool:
         """Waits for any signal; True if it is one that asks to stop."""
