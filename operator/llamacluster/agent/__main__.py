@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -23,6 +24,7 @@ from llamacluster.agent.contract import (
     CLAIM_DIR,
     ENGINE_PORT,
     LEADER_ADDRESS_ENV,
+    MAX_WORKERS,
     MODEL_DIR,
     RPC_PORT,
     SCRATCH_DIR,
@@ -36,7 +38,8 @@ from llamacluster.agent.contract import (
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.gate import Gate, haproxy_program
-from llamacluster.agent.leader import GateSockets, Leader
+from llamacluster.agent.gatesockets import GateSockets
+from llamacluster.agent.leader import Leader
 from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import connections, is_listening
 from llamacluster.agent.log import Log
@@ -149,6 +152,7 @@ def _leader(
         sockets=GateSockets(options.server_port),
         held_memory=limits.held_memory,
         drain=drain,
+        pool=ThreadPoolExecutor(MAX_WORKERS),
         clock=clock,
         log=log,
         stopping=stopping,

@@ -30,6 +30,7 @@ from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
     ENGINE_PORT,
+    QUEUE_PER_SLOT,
     READYZ,
     SERVING,
     GateOptions,
@@ -49,7 +50,6 @@ QUIET_SECONDS = 1.0
 STOP_SECONDS = 1.0
 STABLE_SECONDS = 60.0
 
-QUEUE_PER_SLOT = 8
 QUICK_REQUESTS = 4
 """Requests at a time of those that need no slot; as many as that may wait."""
 MAX_CONNECTIONS = 1000

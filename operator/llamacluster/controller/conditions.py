@@ -92,9 +92,9 @@ def ready(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -> Verd
         return Verdict("Ready", False, ClusterReason.RolloutStuck, rollout.stuck)
     # Groups beyond those that are wanted are on their way out, or help over a rollout.
     groups = [group for group in groups if group.index < rollout.wanted]
-    serving = [group for group in groups if group.phase is GroupPhase.READY]
+    serving = [group for group in groups if group.phase is GroupPhase.SERVING]
     if len(serving) < rollout.wanted:
-        waiting = next((g for g in groups if g.phase is not GroupPhase.READY), None)
+        waiting = next((g for g in groups if g.phase is not GroupPhase.SERVING), None)
         if waiting is None:
             message = f"{rollout.wanted - len(serving)} groups do not exist yet"
             return Verdict("Ready", False, ClusterReason.PodsPending, message)
@@ -114,7 +114,7 @@ def progressing(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -
         return Verdict("Progressing", False, ClusterReason.RolloutStuck, rollout.stuck)
     if not rollout.complete:
         return Verdict("Progressing", True, ClusterReason.RollingOut, rollout.message)
-    moving = next((g for g in groups if g.phase not in (GroupPhase.READY, GroupPhase.FAILED)), None)
+    moving = next((g for g in groups if g.phase is not GroupPhase.SERVING and not g.failing), None)
     if moving:
         return Verdict("Progressing", True, moving.reason, _named(moving, rollout.wanted))
     if len(groups) < rollout.wanted:
@@ -128,7 +128,7 @@ def degraded(
     """A group, a rollout or the plan needs attention."""
     if rollout.stuck:
         return Verdict("Degraded", True, ClusterReason.RolloutStuck, rollout.stuck)
-    failed = next((group for group in groups if group.phase is GroupPhase.FAILED), None)
+    failed = next((group for group in groups if group.failing), None)
     if failed:
         return Verdict("Degraded", True, failed.reason, _named(failed, len(groups)))
     if planned.status is False:

@@ -62,11 +62,11 @@ def _stuck(
     late = [
         group
         for group in groups
-        if group.phase is not GroupPhase.READY
+        if group.phase is not GroupPhase.SERVING
         and _leader_age(observation.groups.get(group.index), now) >= limit
     ]
     for group in late:
-        if group.phase is GroupPhase.FAILED or group.reason == ClusterReason.Unschedulable:
+        if group.failing or group.reason == ClusterReason.Unschedulable:
             return (
                 f"{found.message}; group {group.index} does not get on: {group.reason}: "
                 f"{group.message}. Groups that are not replaced yet go on with the former spec: "

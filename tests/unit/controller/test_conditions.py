@@ -37,15 +37,15 @@ def loading(index: int) -> GroupStatus:
 
 
 def failed(index: int) -> GroupStatus:
-    return group_status(index, GroupPhase.FAILED, "OutOfMemory", "pod was killed")
+    return group_status(index, GroupPhase.WAITING, "OutOfMemory", "pod was killed", failing=True)
 
 
 def stopping(index: int) -> GroupStatus:
-    return group_status(index, GroupPhase.STOPPING, "Stopping", "pod is being deleted")
+    return group_status(index, GroupPhase.DRAINING, "Stopping", "pod is being deleted")
 
 
 def unschedulable(index: int) -> GroupStatus:
-    return group_status(index, GroupPhase.PENDING, "Unschedulable", "no node for pod")
+    return group_status(index, GroupPhase.WAITING, "Unschedulable", "no node for pod")
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_every_condition_says_a_reason_and_a_message(
 def test_ready_means_that_every_wanted_group_answers_with_the_newest_spec(
     groups: list[GroupStatus], rollout: Rollout, planned: Verdict
 ) -> None:
-    answering = {g.index for g in groups if g.phase is GroupPhase.READY}
+    answering = {g.index for g in groups if g.phase is GroupPhase.SERVING}
     whole = rollout.wanted > 0 and set(range(rollout.wanted)) <= answering
     newest = planned is PLANNED and rollout.complete
     assert ready(groups, rollout, planned).status == (whole and newest)

@@ -91,7 +91,7 @@ async def test_a_new_message_alone_is_a_status_and_no_event(world: World) -> Non
     world.pods(pod(0), pod(1), pod(2))
     for message in ("1 of 40 GB", "2 of 40 GB"):
         world.agents.statuses["x-group-0"] = leader_status(
-            contract.Phase.Fetching, "Downloading", message
+            contract.Phase.Waiting, "Downloading", message
         )
         await world.reconcile()
     assert world.condition().message == "2 of 40 GB"
