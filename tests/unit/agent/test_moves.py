@@ -63,8 +63,10 @@ def test_it_advances_only_when_all_is_well() -> None:
     for seen in everything():
         if next_move(seen) is Move.Advance:
             assert seen.arrived
-            assert not (seen.lost or seen.ended or seen.frozen or seen.hung)
-            assert not (seen.draining or seen.leaving or seen.stop_at_once)
+            broken = seen.lost or seen.ended or seen.frozen or seen.hung
+            ending = seen.draining or seen.leaving or seen.stop_at_once
+            assert not broken
+            assert not ending
 
 
 def test_a_worker_that_leaves_is_let_go_when_the_last_request_has_ended() -> None:
