@@ -30,7 +30,7 @@ BACK_SECONDS = MOST_BACKOFF_SECONDS + LOAD_SECONDS + 60.0
 WORKERS = st.sampled_from(["x-0-1", "x-0-2"])
 
 
-def happens(**choices: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Any]:
+def happens(**choices: Any) -> Callable[[Callable[..., None]], Any]:
     """A rule after which some time passes: none, or enough to notice, or to recover."""
 
     def as_rule(change: Callable[..., None]) -> Any:
@@ -39,7 +39,8 @@ def happens(**choices: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]]
             self.world.pass_time(seconds, self.look)
 
         changed.__name__ = change.__name__
-        return rule(seconds=st.sampled_from([0.0, 1.0, 6.0, 45.0]), **choices)(changed)
+        choices["seconds"] = st.sampled_from([0.0, 1.0, 6.0, 45.0])
+        return rule(**choices)(changed)
 
     return as_rule
 
@@ -184,10 +185,10 @@ class Life(RuleBasedStateMachine):
             world.leader.http.token, world.leader.http.hangs = None, False
             for child in world.leader.alive:
                 child.frozen = False
-            for name, pod in list(world.workers.items()):
-                pod.reached = pod.answers = True
-                if pod.has_ended or pod.drain.has_begun:
-                    world.end(pod)
+            for name, worker in list(world.workers.items()):
+                worker.reached = worker.answers = True
+                if worker.has_ended or worker.drain.has_begun:
+                    world.end(worker)
                     world.make_worker(name)
             world.leader.sockets.running = world.leader.sockets.clients = 0
             world.pass_time(BACK_SECONDS, self.look)
