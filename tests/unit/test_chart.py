@@ -18,6 +18,7 @@ from tests.unit.resources.restricted import violations
 CHART = Path(__file__).parents[2] / "charts" / "llamacluster"
 DIGEST = f"sha256:{'a' * 64}"
 RULES = {
+    ("", "secrets"): {"create"},
     ("networking.k8s.io", "networkpolicies"): {"get", "list", "create", "patch", "delete"},
     ("llamacluster.dev", "llamaclusters"): {"get", "list", "watch"},
     ("llamacluster.dev", "llamaclusters/status"): {"patch"},

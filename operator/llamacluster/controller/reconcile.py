@@ -40,6 +40,7 @@ from llamacluster.controller.status import (
     refused_status,
     status_manifest,
 )
+from llamacluster.controller.token import make_token, renew_token
 from llamacluster.controller.upgrade import find_upgrade
 from llamacluster.resources.leaderworkerset import (
     keep_running,
@@ -105,9 +106,11 @@ class Reconciler:
                 wanted = leader_worker_set(cluster, image, found.plan)
                 if not upgrading:
                     wanted = keep_running(wanted, group_set)
+                await make_token(cluster, wanted, group_set, self.api)
                 group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
                 upgrade = find_upgrade(cluster, group_set, self.engine_image)
             observation = await observe(cluster, group_set, self.api, self.agents)
+            await renew_token(cluster, observation, self.api, self.clock())
             await remove_policies(cluster, policies, observation.groups, self.api)
             evictions = budget(cluster, observation, self.clock())
             await self._budget(cluster, evictions)
