@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 
@@ -27,6 +28,17 @@ def passes(address):
         return False
     return True
 print(json.dumps([passes(address) for address in {addresses}]))
+"""
+ASK = """
+import json, urllib.error, urllib.request
+def asked(method, path):
+    body = b"{{}}" if method == "POST" else None
+    request = urllib.request.Request({base!r} + path, body, method=method)
+    try:
+        return urllib.request.urlopen(request, timeout=10).status
+    except urllib.error.HTTPError as error:
+        return error.code
+print(json.dumps([asked(*line.split()) for line in {asked}]))
 """
 Address = tuple[str, int]
 
@@ -220,6 +232,42 @@ def test_others_come_in_when_the_spec_says_so_and_no_pod_restarts(
     assert [p["metadata"]["uid"] for p in after.values()] == [
         p["metadata"]["uid"] for p in before.values()
     ]
+
+
+def test_a_worker_takes_orders_only_with_the_groups_token(groups: Live) -> None:
+    worker = f"http://{address(groups, 'tiny-group-0-1')}:{AGENT_PORT}"
+    asked = {"GET /livez": 200, "GET /readyz": 200, "GET /status": 401, "POST /attach": 401}
+    # From the one pod that gets so far.
+    told = groups.python("tiny-group-0", ASK.format(base=worker, asked=list(asked)))
+    assert dict(zip(asked, json.loads(told), strict=True)) == asked
+
+
+def test_a_deleted_token_is_made_again_and_the_group_heals(groups: Live) -> None:
+    before, formed = groups.pods(), groups.leader_status(1)["formations"]
+    secret = groups.read("secret", "tiny-control")
+    groups.kubectl("delete", "secret", "tiny-control")
+    groups.kubectl("delete", "pod", "tiny-group-0-1")
+
+    def made_again() -> bool:
+        found = groups.kubectl("get", "secret", "tiny-control", "--ignore-not-found", "-o", "name")
+        return bool(found)
+
+    eventually(made_again, "there is a token again")
+    assert groups.read("secret", "tiny-control")["data"] != secret["data"]
+
+    def serves_with_the_new_worker() -> bool:
+        after = groups.pods().get("tiny-group-0-1")
+        new = after and after["metadata"]["uid"] != before["tiny-group-0-1"]["metadata"]["uid"]
+        return bool(new and groups.condition("Ready").get("status") == "True")
+
+    eventually(serves_with_the_new_worker, "the group is Ready with a new worker")
+    # Whose pods all stay has not noticed.
+    assert groups.leader_status(1)["formations"] == formed
+    everything = groups.kubectl("get", "llc,lws,pods,events", "-o", "yaml")
+    logs = groups.kubectl("logs", "-l", groups.selector, "--all-containers", "--tail=-1")
+    token = base64.b64decode(groups.read("secret", "tiny-control")["data"]["token"]).decode()
+    assert len(token) >= 43
+    assert token not in everything + logs
 
 
 def test_the_status_says_whether_the_network_enforces_policies(groups: Live) -> None:
