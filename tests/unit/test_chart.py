@@ -163,6 +163,16 @@ def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_sta
     assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
 
 
+def test_the_operator_knows_by_what_policies_know_its_pods() -> None:
+    objects = render(podLabels={"team": "a"})
+    [container] = pod(objects)["containers"]
+    [given] = [arg for arg in container["args"] if arg.startswith("--own-labels=")]
+    own = dict(pair.split("=") for pair in given.removeprefix("--own-labels=").split(","))
+    assert own == the(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+    env = {variable["name"]: variable["valueFrom"] for variable in container["env"]}
+    assert env["POD_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
 def test_images_by_digest() -> None:
     objects = render(
         operatorImage={"repository": "registry.example/o", "tag": "2", "digest": DIGEST},

@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"no engine image: give --engine-image or set {ENGINE_IMAGE_ENV}", 2)
     if arguments.kubeconfig and not Path(arguments.kubeconfig).is_file():
         return _failed(f"there is no kubeconfig {arguments.kubeconfig}", 2)
-    if bool(arguments.own_namespace) != bool(arguments.own_labels):
-        return _failed("--own-namespace and --own-labels belong together", 2)
+    if arguments.own_labels and not arguments.own_namespace:
+        return _failed(f"--own-labels needs --own-namespace or ${NAMESPACE_ENV}", 2)
     try:
         asyncio.run(_run(arguments))
     except ConfigException as error:
