@@ -116,10 +116,10 @@ def test_with_a_token_all_but_the_probes_ask_for_it(closed: Api) -> None:
     for wrong in ("", "right", "Bearer", "Bearer ", "Bearer wrong", "Basic right", "Bearer é"):
         headers = {"Authorization": wrong}
         for path in ("/status", "/livez/../status", "/livez?", "/none"):
-            assert ask(closed, "GET", path, **headers)[0] == 401
+            assert ask(closed, "GET", path, None, **headers)[0] == 401
         assert ask(closed, "POST", "/attach", b"{}", **headers)[0] == 401
     right = {"Authorization": "Bearer right"}
-    assert ask(closed, "GET", "/status", **right)[0] == 200
+    assert ask(closed, "GET", "/status", None, **right)[0] == 200
     assert ask(closed, "POST", "/attach", b"hello", **right) == (200, "hello\n")
 
 
