@@ -17,6 +17,9 @@ Key = tuple[str, str, str]
 """Plural, namespace and name."""
 
 
+LONG_AGO = "2026-01-01T00:00:00Z"
+
+
 @dataclass
 class FakeKubeApi(KubeApi):
     """Stores objects by server-side apply of one field manager, beside edits by others."""
@@ -130,6 +133,7 @@ class FakeKubeApi(KubeApi):
         metadata.setdefault("uid", f"00000000-0000-0000-0000-{number:012}")
         metadata["resourceVersion"] = str(number)
         metadata.setdefault("generation", 1)
+        metadata.setdefault("creationTimestamp", LONG_AGO)
         namespace = metadata["namespace"] if resource.namespaced else ""
         self.objects[resource.name, namespace, metadata["name"]] = stored
         return copy.deepcopy(stored)

@@ -373,6 +373,29 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
         {"server": {"service": {"type": "ExternalName"}}},
         *("spec.server.service.type", "supported values"),
     ),
+    **{
+        f"a peer that is {what}": (
+            {"networkPolicy": {"from": [peer]}},
+            *("spec.networkPolicy.from[0]", message),
+        )
+        for what, peer, message in (
+            ("nobody", {}, "a peer is either an ipBlock, or pods"),
+            (
+                *("two things", {"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}),
+                "a peer is either an ipBlock, or pods",
+            ),
+            ("an address", {"ipBlock": {"cidr": "10.0.0.1"}}, "should match"),
+            ("no address", {"ipBlock": {}}, "Required value"),
+        )
+    },
+    "peers that Kubernetes would take for everybody": (
+        {"networkPolicy": {"from": []}},
+        *("spec.networkPolicy.from", "at least 1 items"),
+    ),
+    "monitoring by nobody": (
+        {"networkPolicy": {"monitoring": []}},
+        *("spec.networkPolicy.monitoring", "at least 1 items"),
+    ),
     "an image with a space": ({"image": "a b"}, "spec.image", "should match"),
     "an empty image": ({"image": ""}, "spec.image", "at least 1 chars"),
     "an unknown pull policy": ({"imagePullPolicy": "Maybe"}, "spec.imagePullPolicy", "supported"),

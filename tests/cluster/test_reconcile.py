@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from llamacluster.controller.kubeapi import LEADERWORKERSETS, LLAMACLUSTERS, PODS, SERVICES, KubeApi
+from llamacluster.controller.kubeapi import (
+    LEADERWORKERSETS,
+    LLAMACLUSTERS,
+    NETWORKPOLICIES,
+    PODS,
+    SERVICES,
+    KubeApi,
+)
 from tests.build import Manifest
 from tests.cluster.world import World
 from tests.kind.cluster import Cluster
@@ -24,7 +31,8 @@ async def test_the_first_reconcile_makes_the_objects_and_the_next_ones_write_not
     world: World,
 ) -> None:
     world.creates()
-    assert await world.reconcile() == 6  # Service, LeaderWorkerSet, budget, status, two events
+    # Service, three NetworkPolicies, Secret, LeaderWorkerSet, budget, status, two events.
+    assert await world.reconcile() == 10
     await world.settle()
     assert [await world.reconcile() for _ in range(3)] == [0, 0, 0]
 
@@ -79,11 +87,25 @@ async def test_awkward_but_valid_values_are_applied_once(world: World) -> None:
         inference={"extraArgs": ["--", "--temp", "$(X)", "é"]},
         server={"port": 9000, "service": {"type": "NodePort", "annotations": {}}},
         imagePullSecrets=[{"name": "a"}, {"name": "b"}],
+        networkPolicy={
+            "from": [
+                {"namespaceSelector": {}},
+                {"podSelector": {"matchLabels": {"a": ""}}, "namespaceSelector": {}},
+                {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
+                {"ipBlock": {"cidr": "fd00::/8"}},
+            ],
+            "monitoring": [
+                {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}
+            ],
+        },
     )
     await world.reconcile()
     first = await world.get(LEADERWORKERSETS, "x-group")
     await world.settle()
     assert [await world.reconcile() for _ in range(2)] == [0, 0]
+    for policy in ("x-workers", "x-leader", "x-plan"):
+        made = await world.get(NETWORKPOLICIES, policy)
+        assert made["metadata"]["generation"] == 1
     last = await world.get(LEADERWORKERSETS, "x-group")
     assert last["metadata"]["generation"] == first["metadata"]["generation"]
 

@@ -18,6 +18,8 @@ from tests.unit.resources.restricted import violations
 CHART = Path(__file__).parents[2] / "charts" / "llamacluster"
 DIGEST = f"sha256:{'a' * 64}"
 RULES = {
+    ("", "secrets"): {"create"},
+    ("networking.k8s.io", "networkpolicies"): {"get", "list", "create", "patch", "delete"},
     ("llamacluster.dev", "llamaclusters"): {"get", "list", "watch"},
     ("llamacluster.dev", "llamaclusters/status"): {"patch"},
     ("leaderworkerset.x-k8s.io", "leaderworkersets"): {"get", "list", "watch", "create", "patch"},
@@ -148,7 +150,8 @@ def test_no_role_has_a_wildcard_or_reads_secrets(namespaces: list[str]) -> None:
     for role in of_kind(objects, "ClusterRole") + of_kind(objects, "Role"):
         for (group, resource), verbs in rules(role).items():
             assert "*" not in {group, resource, *verbs}
-            assert resource != "secrets"
+            if resource == "secrets":
+                assert verbs <= {"create", "patch"}
 
 
 def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_status() -> None:
@@ -158,6 +161,16 @@ def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_sta
     assert all(verbs == {"get", "list", "watch"} for verbs in rules(view).values())
     assert ("llamacluster.dev", "llamaclusters/status") not in rules(edit)
     assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
+
+
+def test_the_operator_knows_by_what_policies_know_its_pods() -> None:
+    objects = render(podLabels={"team": "a"})
+    [container] = pod(objects)["containers"]
+    [given] = [arg for arg in container["args"] if arg.startswith("--own-labels=")]
+    own = dict(pair.split("=") for pair in given.removeprefix("--own-labels=").split(","))
+    assert own == the(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+    env = {variable["name"]: variable["valueFrom"] for variable in container["env"]}
+    assert env["POD_NAMESPACE"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
 
 
 def test_images_by_digest() -> None:

@@ -47,6 +47,7 @@ from llamacluster.agent.peers import Peers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.process import Launcher
 from llamacluster.agent.status import GroupStatus
+from llamacluster.agent.token import ControlToken
 from llamacluster.agent.worker import Worker
 from llamacluster.planning.reasons import GroupError
 
@@ -77,7 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error(error.message, reason=error.reason)
         return 1
     if not isinstance(part, Gate):
-        Api(options.host, AGENT_PORT, part.routes())
+        # A leader shows its state and takes no orders: what asks for it, the operator, may not
+        # read the token.
+        token = _token(options, clock) if isinstance(options, WorkerOptions) else None
+        Api(options.host, AGENT_PORT, part.routes(), token)
     log.info("agent started", version=__version__)
     return _live(part.run, part.stop, drain.seconds, signals, launcher, log)
 
@@ -146,7 +150,7 @@ def _leader(
         build=build,
         status=GroupStatus(_pod_name(), build, threads, limits.memory_bytes(), clock),
         store=ModelStore(Path(MODEL_DIR), Path(CLAIM_DIR), Path(SCRATCH_DIR), log, stopping),
-        peers=Peers(),
+        peers=Peers(_token(options, clock)),
         launcher=launcher,
         http=engine.EngineHttp(),
         sockets=GateSockets(options.server_port),
@@ -170,6 +174,11 @@ def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, 
         clock=clock,
         log=log,
     )
+
+
+def _token(options: WorkerOptions | LeaderOptions, clock: Clock) -> ControlToken | None:
+    file = options.control_token_file
+    return ControlToken(Path(file), clock) if file else None
 
 
 def _pod_name() -> str:

@@ -57,6 +57,10 @@ MODEL_DIR = "/models"
 CLAIM_DIR = "/model-claim"
 """Where the claim of a `pvc://claim/path` model is mounted, read-only: the file is
 `/model-claim/path`."""
+CONTROL_DIR = "/run/llamacluster-control"
+"""Where leaders and workers have the Secret with their token mounted."""
+CONTROL_TOKEN_KEY = "token"  # noqa: S105 - the file's name
+CONTROL_TOKEN_FILE = f"{CONTROL_DIR}/{CONTROL_TOKEN_KEY}"
 SCRATCH_DIR = "/tmp"  # noqa: S108 - a mount of this pod alone
 """Writable emptyDir in both pods."""
 
@@ -92,6 +96,9 @@ class WorkerOptions:
     """Threads of the RPC server; None: the container's CPU limit, rounded down, at least 1."""
     host: str = "0.0.0.0"
     """IPv4 address to listen on: the engine takes neither names nor IPv6."""
+    control_token_file: str | None = None
+    """The token that ATTACH and STATUS ask for; None: they ask for none, as before there was
+    one."""
     grace_seconds: int = DEFAULT_GRACE_SECONDS
     """The pod's terminationGracePeriodSeconds."""
 
@@ -133,6 +140,8 @@ class LeaderOptions:
     after which the group forms anew."""
     host: str = "0.0.0.0"
     """IPv4 address that the agent listens on."""
+    control_token_file: str | None = None
+    """The token to show to workers; None: none, as before there was one."""
     grace_seconds: int = DEFAULT_GRACE_SECONDS
     """The pod's terminationGracePeriodSeconds."""
 
@@ -188,6 +197,7 @@ def worker_args(options: WorkerOptions) -> list[str]:
                 "threads": options.threads,
                 "host": options.host,
                 "grace-seconds": options.grace_seconds,
+                "control-token-file": options.control_token_file,
             }
         ),
     ]
@@ -237,6 +247,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
                 "hung-engine-seconds": options.hung_engine_seconds,
                 "host": options.host,
                 "grace-seconds": options.grace_seconds,
+                "control-token-file": options.control_token_file,
             }
         ),
     ]
@@ -302,6 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     gate = roles.add_parser("gate", allow_abbrev=False, help="let requests in to the engine")
     for role in (worker, leader):
         role.add_argument("--threads", type=_positive, help="default: the CPU limit, rounded down")
+        role.add_argument("--control-token-file", metavar="PATH", help="of the group's agents")
     for role in (worker, leader, gate):
         role.add_argument("--host", default="0.0.0.0", help="IPv4 address to listen on")
         role.add_argument(

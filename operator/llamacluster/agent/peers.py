@@ -8,6 +8,7 @@ import socket
 from typing import TypeGuard
 
 from llamacluster.agent.contract import AGENT_PORT, ATTACH, STATUS, AttachRequest, WorkerStatus
+from llamacluster.agent.token import SCHEME, ControlToken
 
 MAX_ANSWER_BYTES = 64 << 10
 STATUS_SECONDS = 2.0
@@ -18,7 +19,10 @@ class PeerError(Exception):
 
 
 class Peers:
-    """Talks to workers by their names."""
+    """Talks to workers by their names, and shows them the group's token if there is one."""
+
+    def __init__(self, token: ControlToken | None = None) -> None:
+        self._token = token
 
     def address(self, host: str) -> str:
         """The IPv4 address of a name: the engine speaks nothing else. Raises PeerError."""
@@ -41,18 +45,14 @@ class Peers:
     def _ask(
         self, address: str, method: str, path: str, body: AttachRequest | None, seconds: float
     ) -> WorkerStatus:
-        connection = http.client.HTTPConnection(address, AGENT_PORT, timeout=seconds)
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body).encode())
-            response = connection.getresponse()
-            data = response.read(MAX_ANSWER_BYTES)
-        except TimeoutError as error:
-            raise PeerError(f"its agent does not answer within {seconds:g} s") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise PeerError("its agent does not answer") from error
-        finally:
-            connection.close()
-        if response.status != 200:
+        code, data = 0, b""
+        # With a token that the worker does not know yet, or no more, it does nothing.
+        tokens = self._token.known() if self._token else []
+        for token in tokens or [""]:
+            code, data = _answer(address, method, path, body, token, seconds)
+            if code != 401:
+                break
+        if code != 200:
             raise PeerError(data[:300].decode("utf-8", "replace").strip())
         try:
             answer: object = json.loads(data)
@@ -61,6 +61,31 @@ class Peers:
         if not _is_worker_status(answer):
             raise PeerError("its answer is not that of a worker's agent: is it the same image?")
         return answer
+
+
+def _answer(
+    address: str,
+    method: str,
+    path: str,
+    body: AttachRequest | None,
+    token: str,
+    seconds: float,
+) -> tuple[int, bytes]:
+    """Code and body of the agent's answer; an empty token is not shown. Raises PeerError when there
+    is no answer."""
+    connection = http.client.HTTPConnection(address, AGENT_PORT, timeout=seconds)
+    headers = {"Authorization": f"{SCHEME}{token}"} if token else {}
+    try:
+        sent = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, sent, headers)
+        response = connection.getresponse()
+        return response.status, response.read(MAX_ANSWER_BYTES)
+    except TimeoutError as error:
+        raise PeerError(f"its agent does not answer within {seconds:g} s") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise PeerError("its agent does not answer") from error
+    finally:
+        connection.close()
 
 
 def _is_worker_status(value: object) -> TypeGuard[WorkerStatus]:

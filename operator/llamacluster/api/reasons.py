@@ -43,6 +43,16 @@ class ClusterReason(StrEnum):
     PlanDrift = "PlanDrift"
     """A pod holds another amount of memory than was planned."""
 
+    # Of the network.
+    PoliciesEnforced = "PoliciesEnforced"
+    """NetworkPolicies close the pods, and a try has shown it."""
+    PoliciesUnproven = "PoliciesUnproven"
+    """There are NetworkPolicies, and nothing has shown yet whether the network enforces them."""
+    PoliciesNotEnforced = "PoliciesNotEnforced"
+    """The operator reached a port that a NetworkPolicy closes to it."""
+    PoliciesDisabled = "PoliciesDisabled"
+    """The spec says that there be no NetworkPolicies."""
+
     # Of the pods of a group.
     PodsPending = "PodsPending"
     """Pods are not there yet, or start."""

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from llamacluster.agent import contract
+from llamacluster.api.network import NetworkPolicy
 from llamacluster.api.scheduling import Annotations, PodSettings
 from llamacluster.api.schema import (
     ApiModel,
@@ -344,6 +345,9 @@ class LlamaClusterSpec(ApiModel):
     """How the engine runs the model."""
     server: Server = Server()
     """The API that a group serves."""
+    network_policy: NetworkPolicy = NetworkPolicy()
+    """Who may reach the pods: the groups' own ports are for the groups alone, the API is for those
+    named here."""
     rollout: Rollout = Rollout()
     """How groups get a changed spec."""
     recovery: Recovery = Recovery()
@@ -381,7 +385,7 @@ class Condition(StatusModel):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Ready, Progressing, Degraded or Planned."""
+    """Ready, Progressing, Degraded, Planned or Isolated."""
     status: ConditionStatus
     """True, False or Unknown."""
     observed_generation: int | None = None
@@ -603,7 +607,7 @@ class LlamaClusterStatus(StatusModel):
     ] = []
     """Ready (every group answers requests), Progressing (the operator or a group is working
     towards the spec), Degraded (something needs attention), Planned (it is known which worker holds
-    which layers, and that they fit)."""
+    which layers, and that they fit), Isolated (the network keeps strangers out of the pods)."""
     replicas: int = 0
     """Groups that exist."""
     ready_replicas: int = 0

@@ -14,10 +14,11 @@ import kopf
 from kubernetes.aio.config import ConfigException
 
 from llamacluster import __version__
-from llamacluster.cli import ENGINE_IMAGE_ENV
+from llamacluster.cli import ENGINE_IMAGE_ENV, NAMESPACE_ENV
 from llamacluster.cli.logs import configure_logs
 from llamacluster.controller.kubeapi import load_configuration
 from llamacluster.controller.operator import Options, run
+from llamacluster.resources.networkpolicy import OperatorPods
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(f"no engine image: give --engine-image or set {ENGINE_IMAGE_ENV}", 2)
     if arguments.kubeconfig and not Path(arguments.kubeconfig).is_file():
         return _failed(f"there is no kubeconfig {arguments.kubeconfig}", 2)
+    if arguments.own_labels and not arguments.own_namespace:
+        return _failed(f"--own-labels needs --own-namespace or ${NAMESPACE_ENV}", 2)
     try:
         asyncio.run(_run(arguments))
     except ConfigException as error:
@@ -65,6 +68,9 @@ async def _run(arguments: argparse.Namespace) -> None:
         namespaces=tuple(arguments.namespace),
         concurrency=arguments.concurrency,
         liveness_endpoint=arguments.liveness,
+        pods=OperatorPods(arguments.own_namespace, arguments.own_labels)
+        if arguments.own_labels
+        else None,
         in_cluster="KUBERNETES_SERVICE_HOST" in os.environ and not arguments.kubeconfig,
     )
     await run(configuration, options)
@@ -97,10 +103,27 @@ def _parser() -> argparse.ArgumentParser:
         "--liveness", metavar="URL", help="serve liveness there, e.g. http://0.0.0.0:8081/livez"
     )
     command.add_argument(
+        "--own-namespace",
+        metavar="NAMESPACE",
+        default=os.environ.get(NAMESPACE_ENV),
+        help="namespace of the operator's own pods, for NetworkPolicies to let them in; "
+        f"default: ${NAMESPACE_ENV}",
+    )
+    command.add_argument(
+        "--own-labels", type=_labels, metavar="KEY=VALUE,...", help="labels of the same pods"
+    )
+    command.add_argument(
         "--log-level", default="info", choices=["debug", "info", "warning", "error"]
     )
     command.add_argument("--log-format", default="auto", choices=["auto", "json", "text"])
     return parser
+
+
+def _labels(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(key and equals for key, equals, _ in pairs):
+        raise argparse.ArgumentTypeError(f"{text} is not KEY=VALUE,...")
+    return {key: value for key, _, value in pairs}
 
 
 def _positive(text: str) -> int:

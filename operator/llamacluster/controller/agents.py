@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Protocol, cast
 
@@ -12,6 +13,7 @@ from llamacluster.controller.kubeapi import ApiError, KubeApi
 from llamacluster.resources.metadata import Manifest
 
 TIMEOUT_SECONDS = 2.0
+REACH_SECONDS = 1.0
 MAX_ANSWER_BYTES = 1 << 20
 MAX_REASON = 128
 MAX_VERSION = 128
@@ -23,6 +25,11 @@ class Agents(Protocol):
 
     async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
         """What the leader's agent says; None when it does not answer."""
+        ...
+
+    async def reaches(self, worker: Manifest) -> bool | None:
+        """Whether a connection to the agent of this worker's pod comes about, which is for its
+        leader alone; None when that would prove nothing."""
         ...
 
 
@@ -50,6 +57,19 @@ class AgentsByPodAddress:
             return None
         return parsed(bytes(body)) if answer.status == 200 else None
 
+    async def reaches(self, worker: Manifest) -> bool | None:
+        """See Agents. Never the RPC port: a connection there takes the leader's place."""
+        address = worker.get("status", {}).get("podIP")
+        if not address:
+            return None
+        try:
+            async with asyncio.timeout(REACH_SECONDS):
+                _, writer = await asyncio.open_connection(address, contract.AGENT_PORT)
+        except (TimeoutError, OSError):
+            return False
+        writer.close()
+        return True
+
 
 class AgentsByApiServer:
     """Asks through the API server's pod proxy: for an operator that runs outside the cluster with a
@@ -69,6 +89,10 @@ class AgentsByApiServer:
             return checked(await self._api.get_raw(path, TIMEOUT_SECONDS))
         except (TimeoutError, ApiError, aiohttp.ClientError, ValueError):
             return None
+
+    async def reaches(self, worker: Manifest) -> bool | None:  # noqa: ARG002
+        """See Agents. From a node, as here, policies must let in more than from a pod."""
+        return None
 
 
 def parsed(body: bytes) -> contract.LeaderStatus | None:

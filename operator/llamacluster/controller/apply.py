@@ -49,12 +49,16 @@ def difference(desired: Manifest, live: Manifest | None) -> str | None:
     return _first_difference(desired, live, "")
 
 
+def is_owned(cluster: LlamaCluster, live: Manifest) -> bool:
+    """Whether `live` is controlled by this LlamaCluster."""
+    owner = _controller(live)
+    return owner is not None and owner["uid"] == cluster.metadata.uid
+
+
 def check_ownership(cluster: LlamaCluster, live: Manifest) -> None:
     """Raises NotOurs or PredecessorRemains unless `live` is controlled by this LlamaCluster."""
     name = f"{live['kind']} {live['metadata']['name']}"
-    owner = next(
-        (o for o in live["metadata"].get("ownerReferences", []) if o.get("controller")), None
-    )
+    owner = _controller(live)
     if owner is None:
         raise NotOurs(
             f"{name} exists already and was not made for this LlamaCluster: "
@@ -68,6 +72,11 @@ def check_ownership(cluster: LlamaCluster, live: Manifest) -> None:
         f"{name} exists already and belongs to {owner['kind']} {owner['name']}: "
         "give the LlamaCluster another name"
     )
+
+
+def _controller(live: Manifest) -> Manifest | None:
+    references: list[Manifest] = live["metadata"].get("ownerReferences", [])
+    return next((owner for owner in references if owner.get("controller")), None)
 
 
 def _first_difference(desired: Any, live: Any, path: str) -> str | None:

@@ -18,7 +18,12 @@ def transition_events(
     if only messages changed."""
     return [
         event(metadata, kind, about.reason, about.message, now)
-        for kind, about in (_plan(old, new), _ready(old, new), _drift(old, new))
+        for kind, about in (
+            _plan(old, new),
+            _ready(old, new),
+            _drift(old, new),
+            _isolation(old, new),
+        )
         if about
     ]
 
@@ -51,10 +56,20 @@ def _plan(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
 
 def _drift(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
     """A pod holds another amount than was planned, which Ready does not tell."""
-    before, after = condition(old, "Degraded"), condition(new, "Degraded")
-    drifted = after and after.reason == ClusterReason.PlanDrift
-    known = before and before.reason == ClusterReason.PlanDrift
-    return "Warning", after if drifted and not known else None
+    return _warning(old, new, "Degraded", ClusterReason.PlanDrift)
+
+
+def _isolation(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
+    """The network was found to let strangers in."""
+    return _warning(old, new, "Isolated", ClusterReason.PoliciesNotEnforced)
+
+
+def _warning(
+    old: LlamaClusterStatus, new: LlamaClusterStatus, kind: str, reason: ClusterReason
+) -> Transition:
+    before, after = condition(old, kind), condition(new, kind)
+    known = before and before.reason == reason
+    return "Warning", after if after and after.reason == reason and not known else None
 
 
 def _hash(status: LlamaClusterStatus) -> str | None:

@@ -42,6 +42,8 @@ EVENTS = _resource("", "v1", "Event", "events")
 PODDISRUPTIONBUDGETS = _resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
 JOBS = _resource("batch", "v1", "Job", "jobs")
+SECRETS = _resource("", "v1", "Secret", "secrets")
+NETWORKPOLICIES = _resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 
 
 class ApiError(Exception):

@@ -10,8 +10,15 @@ import structlog
 
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster
-from llamacluster.controller.apply import NotOurs, check_ownership, difference, with_digest
+from llamacluster.controller.apply import (
+    NotOurs,
+    check_ownership,
+    difference,
+    is_owned,
+    with_digest,
+)
 from llamacluster.controller.kubeapi import LEADERWORKERSETS, ApiError, KubeApi
+from llamacluster.resources.metadata import CLUSTER_LABEL
 
 if TYPE_CHECKING:
     from kubernetes.aio.dynamic import Resource
@@ -42,6 +49,37 @@ async def read(
         if live is not None:
             check_ownership(cluster, live)
         return live
+
+
+async def read_owned(
+    cluster: LlamaCluster, api: KubeApi, resource: Resource
+) -> dict[str, Manifest]:
+    """The objects of this kind that this LlamaCluster owns, by name. Raises Refused."""
+    selector = f"{CLUSTER_LABEL}={cluster.metadata.name}"
+    with _refusals(resource, f"of {cluster.metadata.name}"):
+        found = await api.list(resource, cluster.metadata.namespace, selector)
+    return {live["metadata"]["name"]: live for live in found if is_owned(cluster, live)}
+
+
+async def remove(api: KubeApi, resource: Resource, live: Manifest) -> None:
+    """Delete an object that is not wanted any more. Raises Refused."""
+    name = live["metadata"]["name"]
+    log.info("deleting", object=f"{resource.kind}/{name}")
+    with _refusals(resource, name):
+        await api.delete(resource, live["metadata"]["namespace"], name)
+
+
+async def make_once(api: KubeApi, resource: Resource, manifest: Manifest) -> None:
+    """Create an object that is never read, unless there is one of its name. Raises Refused."""
+    name = manifest["metadata"]["name"]
+    with _refusals(resource, name):
+        try:
+            await api.create(resource, manifest)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        else:
+            log.info("created", object=f"{resource.kind}/{name}")
 
 
 async def make_true(

@@ -20,6 +20,7 @@ from llamacluster.controller.kubeapi import ApiError, connect
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.controller.workqueue import WorkQueue
 from llamacluster.resources.metadata import CLUSTER_LABEL
+from llamacluster.resources.networkpolicy import OperatorPods
 
 log = structlog.get_logger()
 
@@ -41,6 +42,8 @@ class Options:
     """LlamaClusters worked on at the same time."""
     liveness_endpoint: str | None = None
     in_cluster: bool = True
+    pods: OperatorPods | None = None
+    """The operator's own pods, as NetworkPolicies name them."""
 
 
 async def run(configuration: Configuration, options: Options) -> None:
@@ -53,7 +56,7 @@ async def run(configuration: Configuration, options: Options) -> None:
         else:
             agents = AgentsByApiServer(api)
         queue = WorkQueue(
-            Reconciler(api, agents, options.engine_image),
+            Reconciler(api, agents, options.engine_image, options.pods),
             concurrency=options.concurrency,
             expected=(ApiError, aiohttp.ClientError, TimeoutError),
         )
@@ -65,6 +68,11 @@ async def run(configuration: Configuration, options: Options) -> None:
             namespaces=",".join(options.namespaces) or "all",
             engine_image=options.engine_image,
         )
+        if options.pods is None:
+            log.warning(
+                "NetworkPolicies cannot let in an operator whose pods they do not know: leaders may"
+                " not answer it, see docs/security.md"
+            )
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(queue.run()),

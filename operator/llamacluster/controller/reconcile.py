@@ -16,6 +16,7 @@ from llamacluster.controller.apply import PredecessorRemains
 from llamacluster.controller.budget import NEW_SECONDS, Budget, budget
 from llamacluster.controller.conditions import delayed, refused
 from llamacluster.controller.events import event, transition_events
+from llamacluster.controller.isolation import FOLLOWED_SECONDS, isolation
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
@@ -29,6 +30,7 @@ from llamacluster.controller.lostnodes import delete_lost, with_lost_pods
 from llamacluster.controller.objects import Refused, make_true, read
 from llamacluster.controller.observation import observe
 from llamacluster.controller.plan import find_plan
+from llamacluster.controller.policies import make_policies, remove_policies
 from llamacluster.controller.status import (
     LATER_SECONDS,
     SOON_SECONDS,
@@ -38,6 +40,7 @@ from llamacluster.controller.status import (
     refused_status,
     status_manifest,
 )
+from llamacluster.controller.token import make_token, renew_token
 from llamacluster.controller.upgrade import find_upgrade
 from llamacluster.resources.leaderworkerset import (
     keep_running,
@@ -52,6 +55,7 @@ from llamacluster.resources.service import service
 if TYPE_CHECKING:
     from llamacluster.controller.agents import Agents
     from llamacluster.resources.metadata import Manifest
+    from llamacluster.resources.networkpolicy import OperatorPods
 
 log = structlog.get_logger()
 
@@ -67,6 +71,8 @@ class Reconciler:
     agents: Agents
     engine_image: str
     """Image of a LlamaCluster that names none."""
+    operator_pods: OperatorPods | None = None
+    """The operator's own, which policies let in; None when it runs outside the cluster."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     async def __call__(self, key: str) -> float | None:
@@ -91,6 +97,7 @@ class Reconciler:
         try:
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
             await self._service(cluster)
+            policies = await make_policies(cluster, self.operator_pods, self.api)
             upgrade = find_upgrade(cluster, group_set, self.engine_image)
             upgrading = upgrade is not None and upgrade.requested
             image = self._image(cluster, None if upgrading else group_set)
@@ -99,9 +106,12 @@ class Reconciler:
                 wanted = leader_worker_set(cluster, image, found.plan)
                 if not upgrading:
                     wanted = keep_running(wanted, group_set)
+                await make_token(cluster, wanted, group_set, self.api)
                 group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
                 upgrade = find_upgrade(cluster, group_set, self.engine_image)
             observation = await observe(cluster, group_set, self.api, self.agents)
+            await renew_token(cluster, observation, self.api, self.clock())
+            await remove_policies(cluster, policies, observation.groups, self.api)
             evictions = budget(cluster, observation, self.clock())
             await self._budget(cluster, evictions)
         except PredecessorRemains as waiting:
@@ -119,10 +129,15 @@ class Reconciler:
         for lost in await delete_lost(observation, self.api):
             why = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
             await self._tell(why)
-        status = new_status(cluster, found, observation, image, upgrade, now)
+        isolated = await isolation(cluster, policies, observation, self.agents, self.clock())
+        status = new_status(cluster, found, observation, image, upgrade, isolated.verdict, now)
         await self._say(cluster.metadata, cluster.status, status, now)
-        look = next_look(status, self.clock())
-        return min(look or NEW_SECONDS, NEW_SECONDS) if evictions.settling else look
+        looks = [
+            next_look(status, self.clock()),
+            NEW_SECONDS if evictions.settling else None,
+            FOLLOWED_SECONDS if isolated.pending else None,
+        ]
+        return min((look for look in looks if look is not None), default=None)
 
     async def _service(self, cluster: LlamaCluster) -> None:
         live = await read(cluster, self.api, SERVICES, service_name(cluster))

@@ -49,6 +49,7 @@ def new_status(
     observation: Observation,
     image: str,
     upgrade: UpgradeStatus | None,
+    isolated: Verdict,
     now: str,
 ) -> LlamaClusterStatus:
     """Status of a LlamaCluster whose objects are applied, as far as there is a plan.
@@ -72,7 +73,7 @@ def new_status(
     plan, drifted = found.plan or cluster.status.plan, None
     if plan and progress.complete and running_plan(group_set) == plan.inputs_hash:
         plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
-    judged = verdicts(groups, progress, found.verdict, drifted)
+    judged = [*verdicts(groups, progress, found.verdict, drifted), isolated]
     return cluster.status.model_copy(
         update={
             "observed_generation": cluster.metadata.generation,

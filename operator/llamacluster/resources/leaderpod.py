@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacluster.agent import contract
 from llamacluster.api.types import LlamaCluster, Plan
+from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.modelclaim import claim_labels, claim_volume
 from llamacluster.resources.pod import agent_container, engine_container, pod_template
@@ -28,10 +29,10 @@ def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
         name=contract.LEADER_CONTAINER,
         args=contract.leader_args(_options(cluster, plan)),
         ports=[],
-        mounts=mounts,
+        mounts=[CONTROL_MOUNT, *mounts],
         memory=plan.leader_memory,
     )
-    pod = pod_template(cluster, settings, container, volumes)
+    pod = pod_template(cluster, settings, container, [control_volume(cluster), *volumes])
     pod["metadata"]["labels"] |= claim_labels(cluster)
     pod["spec"]["containers"].append(_gate(cluster, image))
     return pod
@@ -85,6 +86,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         extra_args=tuple(inference.extra_args),
         hung_engine_seconds=spec.recovery.hung_engine_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
+        control_token_file=contract.CONTROL_TOKEN_FILE,
     )
 
 

@@ -198,6 +198,11 @@ def _spec_of_pods(cluster: LlamaCluster) -> Manifest:
         mode="json",
         by_alias=True,
         exclude_defaults=True,
-        exclude={"replicas": True, "rollout": True, "server": {"service": True}},
+        exclude={
+            "replicas": True,
+            "rollout": True,
+            "network_policy": True,
+            "server": {"service": True},
+        },
     )
     return {field: value for field, value in spec.items() if value != {}}

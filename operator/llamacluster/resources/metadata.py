@@ -67,6 +67,27 @@ def budget_name(cluster: LlamaCluster) -> str:
     return cluster.metadata.name
 
 
+def workers_policy_name(cluster: LlamaCluster, group: int | None = None) -> str:
+    """Name of the NetworkPolicy of all workers, or of those of one group."""
+    name = f"{cluster.metadata.name}-workers"
+    return name if group is None else f"{name}-{group}"
+
+
+def leader_policy_name(cluster: LlamaCluster) -> str:
+    """Name of the NetworkPolicy of the leaders."""
+    return f"{cluster.metadata.name}-{contract.LEADER_CONTAINER}"
+
+
+def plan_policy_name(cluster: LlamaCluster) -> str:
+    """Name of the NetworkPolicy of the planner's pods."""
+    return f"{cluster.metadata.name}-{contract.PLAN_CONTAINER}"
+
+
+def control_secret_name(cluster: LlamaCluster) -> str:
+    """Name of the Secret with the agents' token."""
+    return f"{cluster.metadata.name}-control"
+
+
 def plan_job_name(cluster: LlamaCluster, inputs_hash: str) -> str:
     """Name of the Job that plans."""
     return f"{cluster.metadata.name}-{contract.PLAN_CONTAINER}-{inputs_hash}"
@@ -92,11 +113,14 @@ def leader_selector(cluster: LlamaCluster) -> dict[str, str]:
 
 
 def plan_selector(cluster: LlamaCluster) -> dict[str, str]:
-    """Labels that select the plan's Jobs."""
-    return {
-        CLUSTER_LABEL: cluster.metadata.name,
-        COMPONENT_LABEL: contract.PLAN_CONTAINER,
-    }
+    """Labels that select the plan's Jobs and their pods."""
+    return role_selector(cluster, contract.PLAN_CONTAINER)
+
+
+def role_selector(cluster: LlamaCluster, role: str, group: int | None = None) -> dict[str, str]:
+    """Labels that select the pods of this role, of all groups or of one."""
+    selected = {CLUSTER_LABEL: cluster.metadata.name, COMPONENT_LABEL: role}
+    return selected if group is None else {**selected, LWS_GROUP_INDEX_LABEL: str(group)}
 
 
 def object_metadata(cluster: LlamaCluster, name: str) -> Manifest:

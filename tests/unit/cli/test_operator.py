@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from llamacluster.cli import ENGINE_IMAGE_ENV, operator
+from llamacluster.cli import ENGINE_IMAGE_ENV, NAMESPACE_ENV, operator
 
 RUN = ["run", "--engine-image=localhost/engine:1"]
 
@@ -22,6 +22,14 @@ def test_without_an_engine_image_it_says_how_to_name_one(
 ) -> None:
     assert operator.main(["run"]) == 2
     assert "give --engine-image" in capsys.readouterr().err
+
+
+def test_labels_without_a_namespace_name_no_pods(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(NAMESPACE_ENV, raising=False)
+    assert operator.main([*RUN, "--own-labels=a=b"]) == 2
+    assert "needs --own-namespace" in capsys.readouterr().err
 
 
 def test_a_kubeconfig_that_is_not_there_is_named(

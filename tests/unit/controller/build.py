@@ -64,7 +64,11 @@ def pod(
             "phase": phase,
             "podIP": "10.0.0.1",
             "conditions": [
-                {"type": "Ready", "status": "True" if ready else "False"},
+                {
+                    "type": "Ready",
+                    "status": "True" if ready else "False",
+                    "lastTransitionTime": EARLIER,
+                },
                 *(conditions or []),
             ],
             "containerStatuses": [container],
@@ -175,6 +179,7 @@ def group_status(
 
 PLANNED = Verdict("Planned", True, "Planned", "8 layers over 2 workers")
 PLANNING = Verdict("Planned", None, "Planning", "Job x-plan-hash plans")
+UNPROVEN = Verdict("Isolated", None, "PoliciesUnproven", "not tried yet")
 DOES_NOT_FIT = Verdict("Planned", False, "DoesNotFit", "500Mi too little")
 
 

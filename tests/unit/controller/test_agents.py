@@ -126,3 +126,17 @@ def test_a_condition_always_has_a_reason() -> None:
     answer = checked({**leader_status(contract.Phase.Loading), "reason": ""})
     assert answer is not None
     assert answer["reason"] == "Loading"
+
+
+async def test_whether_a_worker_can_be_reached_is_tried_at_its_agents_port() -> None:
+    async with aiohttp.ClientSession() as session:
+        asked = AgentsByPodAddress(session)
+
+        async def handler(_: web.Request) -> web.Response:
+            return web.Response()
+
+        async with agent(handler) as reachable:
+            assert await asked.reaches(reachable) is True
+        assert await asked.reaches(pod(podIP=ADDRESS)) is False
+        assert await asked.reaches(pod(podIP=None)) is None
+    assert await AgentsByApiServer(FakeKubeApi()).reaches(pod()) is None

@@ -27,7 +27,15 @@ from llamacluster.controller.status import (
 from llamacluster.resources.leaderworkerset import leader_worker_set
 from tests.build import IMAGE, MIB, Manifest, a_plan, llama_cluster
 from tests.unit.controller import build
-from tests.unit.controller.build import DOES_NOT_FIT, EARLIER, NOW, PLANNED, PLANNING, pod
+from tests.unit.controller.build import (
+    DOES_NOT_FIT,
+    EARLIER,
+    NOW,
+    PLANNED,
+    PLANNING,
+    UNPROVEN,
+    pod,
+)
 
 
 def group_set(updated: int = 1) -> Manifest:
@@ -52,7 +60,7 @@ def ready_group(index: int = 0) -> Group:
 
 def test_groups_that_do_not_exist_yet_are_in_the_status() -> None:
     status = new_status(
-        llama_cluster(replicas=2), build.found(), seen(ready_group()), IMAGE, None, NOW
+        llama_cluster(replicas=2), build.found(), seen(ready_group()), IMAGE, None, UNPROVEN, NOW
     )
     assert [(g.index, g.phase) for g in status.groups] == [
         (0, GroupPhase.SERVING),
@@ -68,13 +76,14 @@ def test_groups_that_are_still_there_after_a_scale_down_are_in_the_status() -> N
         seen(ready_group(), ready_group(1)),
         IMAGE,
         None,
+        UNPROVEN,
         NOW,
     )
     assert [g.index for g in status.groups] == [0, 1]
 
 
 def test_the_selector_is_the_leaders_for_autoscalers() -> None:
-    status = new_status(llama_cluster(), build.found(), seen(), IMAGE, None, NOW)
+    status = new_status(llama_cluster(), build.found(), seen(), IMAGE, None, UNPROVEN, NOW)
     assert status.selector == (
         "app.kubernetes.io/component=leader,"
         "leaderworkerset.sigs.k8s.io/worker-index=0,"
@@ -91,26 +100,32 @@ def test_the_selector_is_the_leaders_for_autoscalers() -> None:
     ],
 )
 def test_the_models_file_is_shown_without_where_it_comes_from(uri: str, file: str) -> None:
-    status = new_status(llama_cluster(model={"uri": uri}), build.found(), seen(), IMAGE, None, NOW)
+    status = new_status(
+        llama_cluster(model={"uri": uri}), build.found(), seen(), IMAGE, None, UNPROVEN, NOW
+    )
     assert status.model_file == file
 
 
 def test_the_engines_version_is_kept_while_no_agent_answers() -> None:
     first = build.group(pod(0), status=build.leader_status())
-    status = new_status(llama_cluster(), build.found(), seen(first), IMAGE, None, NOW)
+    status = new_status(llama_cluster(), build.found(), seen(first), IMAGE, None, UNPROVEN, NOW)
     later = llama_cluster(status=status.model_dump(mode="json", by_alias=True, exclude_none=True))
-    again = new_status(later, build.found(), seen(build.group(pod(0))), IMAGE, None, NOW)
+    again = new_status(later, build.found(), seen(build.group(pod(0))), IMAGE, None, UNPROVEN, NOW)
     assert again.engine is not None
     assert again.engine.version == "b9000"
 
 
 def test_what_was_seen_before_stays_when_nothing_can_be_applied() -> None:
     cluster = llama_cluster(generation=2)
-    before = new_status(cluster, build.found(), seen(ready_group()), IMAGE, None, NOW)
+    before = new_status(cluster, build.found(), seen(ready_group()), IMAGE, None, UNPROVEN, NOW)
     after = refused_status(cluster.metadata, before, refused("NameConflict", "m"), NOW)
     assert after.groups == before.groups
     assert after.observed_generation == 2
-    assert [c.reason for c in after.conditions] == [*["NameConflict"] * 3, "Planned"]
+    assert [c.reason for c in after.conditions] == [
+        *["NameConflict"] * 3,
+        "Planned",
+        "PoliciesUnproven",
+    ]
     assert after.plan == before.plan
 
 
@@ -121,7 +136,7 @@ def test_the_status_is_applied_to_the_version_that_was_read_and_says_nothing_emp
             "spec": {"model": {"uri": "http://h/m.gguf"}, "workers": {"count": 1}},
         }
     )
-    status = new_status(cluster, build.found(), seen(), IMAGE, None, NOW)
+    status = new_status(cluster, build.found(), seen(), IMAGE, None, UNPROVEN, NOW)
     manifest = status_manifest(cluster.metadata, status)
     assert manifest["metadata"] == {"name": "x", "namespace": "ns", "resourceVersion": "77"}
     assert manifest["status"]["engine"] == {"image": IMAGE}
@@ -130,7 +145,9 @@ def test_the_status_is_applied_to_the_version_that_was_read_and_says_nothing_emp
 
 def test_before_the_first_plan_there_are_no_groups_to_tell_of() -> None:
     planning = Found(PLANNING)
-    status = new_status(llama_cluster(replicas=2), planning, nothing_seen(), "engine:1", None, NOW)
+    status = new_status(
+        llama_cluster(replicas=2), planning, nothing_seen(), "engine:1", None, UNPROVEN, NOW
+    )
     assert (status.groups, status.replicas, status.plan) == ([], 0, None)
     assert status.engine is not None
     assert status.engine.image == "engine:1"
@@ -138,7 +155,9 @@ def test_before_the_first_plan_there_are_no_groups_to_tell_of() -> None:
 
 def test_groups_are_told_of_while_the_newest_spec_has_no_plan() -> None:
     before = llama_cluster(status={"plan": a_plan().model_dump(mode="json", by_alias=True)})
-    status = new_status(before, Found(PLANNING), seen(ready_group()), "engine:2", None, NOW)
+    status = new_status(
+        before, Found(PLANNING), seen(ready_group()), "engine:2", None, UNPROVEN, NOW
+    )
     assert [g.phase for g in status.groups] == [GroupPhase.SERVING]
     assert status.plan == a_plan()
     assert status.engine is not None
@@ -165,7 +184,7 @@ def degraded(status: LlamaClusterStatus) -> str:
 
 def test_what_the_engines_hold_stands_beside_the_plan() -> None:
     groups = [ready_and_held(1500, 1550, leader_held=90 * MIB), ready_and_held(1600, 1540, index=1)]
-    status = new_status(long_ready(), build.found(), seen(*groups), IMAGE, None, NOW)
+    status = new_status(long_ready(), build.found(), seen(*groups), IMAGE, None, UNPROVEN, NOW)
     assert status.plan is not None
     assert [worker.observed for worker in status.plan.per_worker] == ["1600Mi", "1550Mi"]
     assert status.plan.leader.observed == "90Mi"
@@ -190,18 +209,18 @@ HELD = ready_and_held(3000, 1500)
 def test_only_loaded_groups_of_this_very_plan_are_measured(
     cluster: LlamaCluster, observation: Observation, measured: bool
 ) -> None:
-    status = new_status(cluster, build.found(), observation, IMAGE, None, NOW)
+    status = new_status(cluster, build.found(), observation, IMAGE, None, UNPROVEN, NOW)
     assert (degraded(status) == "PlanDrift") is measured
 
 
 def test_a_drift_is_not_over_because_an_agent_does_not_answer() -> None:
-    drifted = new_status(long_ready(), build.found(), seen(HELD), IMAGE, None, NOW)
+    drifted = new_status(long_ready(), build.found(), seen(HELD), IMAGE, None, UNPROVEN, NOW)
     stored = drifted.model_dump(mode="json", by_alias=True)
     cluster = long_ready(conditions=stored["conditions"], plan=stored["plan"])
     plan = build.found(drifted.plan)
-    again = new_status(cluster, plan, seen(ready_group()), IMAGE, None, NOW)
+    again = new_status(cluster, plan, seen(ready_group()), IMAGE, None, UNPROVEN, NOW)
     assert condition(again, "Degraded") == condition(drifted, "Degraded")
-    healed = new_status(cluster, plan, seen(ready_and_held(1500, 1500)), IMAGE, None, NOW)
+    healed = new_status(cluster, plan, seen(ready_and_held(1500, 1500)), IMAGE, None, UNPROVEN, NOW)
     assert degraded(healed) == "AsExpected"
 
 

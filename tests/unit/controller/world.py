@@ -11,10 +11,13 @@ from llamacluster.agent import contract
 from llamacluster.api.types import Condition, LlamaCluster, LlamaClusterStatus, Plan
 from llamacluster.controller.kubeapi import EVENTS, JOBS, LLAMACLUSTERS, PODS
 from llamacluster.controller.reconcile import Reconciler
+from llamacluster.resources.networkpolicy import OperatorPods
 from llamacluster.resources.planjob import inputs_hash
 from tests.build import IMAGE, Manifest, a_plan, stored
 from tests.fakekubeapi import FakeKubeApi
 from tests.unit.controller.build import plan_pod, terminated
+
+OPERATOR_PODS = OperatorPods("system", {"app": "operator"})
 
 
 @dataclass
@@ -22,9 +25,16 @@ class AgentsSay:
     """Agents that answer what a test says, by the name of the leader's pod."""
 
     statuses: dict[str, contract.LeaderStatus] = field(default_factory=dict)
+    reached: bool | None = False
+    """What comes of a try to reach a worker."""
+    tried: list[str] = field(default_factory=list)
 
     async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
         return self.statuses.get(pod["metadata"]["name"])
+
+    async def reaches(self, worker: Manifest) -> bool | None:
+        self.tried.append(worker["metadata"]["name"])
+        return self.reached
 
 
 @dataclass
@@ -36,6 +46,7 @@ class World:
     now: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)
     image: str = IMAGE
     """The operator's default."""
+    operator_pods: OperatorPods | None = OPERATOR_PODS
 
     def creates(self, **fields: Any) -> None:
         """A person makes the LlamaCluster; its plan is there already."""
@@ -71,7 +82,9 @@ class World:
 
     async def reconcile(self, name: str = "x") -> float | None:
         """One reconcile by an operator that just started: it keeps nothing in memory."""
-        operator = Reconciler(self.api, self.agents, self.image, clock=lambda: self.now)
+        operator = Reconciler(
+            self.api, self.agents, self.image, self.operator_pods, lambda: self.now
+        )
         return await operator(f"ns/{name}")
 
     async def writes(self) -> int:

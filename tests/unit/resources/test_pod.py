@@ -16,6 +16,7 @@ from llamacluster.api.quantity import to_bytes
 from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import CLUSTER_LABEL, leader_selector
+from llamacluster.resources.planjob import plan_job
 from llamacluster.resources.workerpod import worker_pod
 from tests.build import IMAGE, Manifest, a_plan, llama_cluster
 from tests.unit.resources.build import arguments, clusters
@@ -90,6 +91,7 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
         embeddings=inference.embeddings,
         chat_template=inference.chat_template,
         extra_args=tuple(inference.extra_args),
+        control_token_file=contract.CONTROL_TOKEN_FILE,
     )
 
 
@@ -271,6 +273,57 @@ def test_pods_have_no_key_to_the_api_server(role: str, build: Builder) -> None:
     spec = build(llama_cluster(), IMAGE, PLAN)["spec"]
     assert spec["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in spec
+
+
+@BOTH
+def test_the_agents_of_a_group_share_a_token_that_no_argument_or_variable_has(
+    role: str, build: Builder
+) -> None:
+    spec = build(llama_cluster(), IMAGE, PLAN)["spec"]
+    [volume] = [volume for volume in spec["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "x-control", "defaultMode": 0o440}
+    with_it = {
+        container["name"]: mount
+        for container in spec["containers"]
+        for mount in container["volumeMounts"]
+        if mount["name"] == volume["name"]
+    }
+    assert list(with_it) == [role]  # not the gate, which speaks with strangers
+    assert with_it[role]["readOnly"] is True
+    for container in spec["containers"]:
+        assert "env" not in container
+        for arg in container["args"]:
+            assert "token" not in arg or arg == f"--control-token-file={TOKEN_FILE}"
+
+
+TOKEN_FILE = f"{contract.CONTROL_DIR}/token"
+
+
+@settings(max_examples=40, deadline=None)
+@given(cluster=clusters)
+def test_all_containers_of_all_pods_are_restricted_and_limited(cluster: LlamaCluster) -> None:
+    for spec in (
+        leader_pod(cluster, IMAGE, PLAN)["spec"],
+        worker_pod(cluster, IMAGE, PLAN)["spec"],
+        plan_job(cluster, IMAGE)["spec"]["template"]["spec"],
+    ):
+        assert violations(spec) == []
+        assert spec["automountServiceAccountToken"] is False
+        assert "serviceAccountName" not in spec
+        assert spec["securityContext"]["fsGroup"] == contract.AGENT_UID
+        assert spec["securityContext"]["runAsUser"] == contract.AGENT_UID
+        assert not [volume for volume in spec["volumes"] if "hostPath" in volume]
+        assert "initContainers" not in spec
+        for container in spec["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert to_bytes(container["resources"]["limits"]["memory"]) > 0
+            writable = {
+                mount["mountPath"]
+                for mount in container["volumeMounts"]
+                if not mount.get("readOnly")
+            }
+            assert writable <= {contract.SCRATCH_DIR, contract.MODEL_DIR}
 
 
 LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")

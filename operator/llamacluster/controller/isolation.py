@@ -1,0 +1,109 @@
+"""Whether the network keeps strangers out: tried at a port that a policy closes to the operator.
+
+A network that does not enforce NetworkPolicies takes them without a word. The agent's port of a
+worker is for its leader alone, so an operator that reaches it has proved that strangers do too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from llamacluster.agent import contract
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import LlamaCluster
+from llamacluster.controller.agents import Agents
+from llamacluster.controller.conditions import Verdict
+from llamacluster.controller.groups import is_ready
+from llamacluster.controller.observation import Observation
+from llamacluster.controller.policies import Policies
+from llamacluster.resources.metadata import Manifest
+
+FOLLOWED_SECONDS = 30.0
+"""After which a network surely has done what new policies and new pods ask of it."""
+_PROVED = (ClusterReason.PoliciesEnforced, ClusterReason.PoliciesNotEnforced)
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """What is known of it."""
+
+    verdict: Verdict
+    pending: bool = False
+    """A try in FOLLOWED_SECONDS would tell more."""
+
+
+async def isolation(
+    cluster: LlamaCluster,
+    policies: Policies,
+    observation: Observation,
+    agents: Agents,
+    now: datetime,
+) -> Isolation:
+    """One connection to one worker at most, and none before the network has had its time."""
+    if not cluster.spec.network_policy.enabled:
+        return Isolation(_verdict(ClusterReason.PoliciesDisabled))
+    worker = _settled_worker(observation, now)
+    if worker is None:
+        return Isolation(_as_before(cluster))
+    if policies.changed or not all(_is_old(p, now) for p in policies.wanted.values()):
+        return Isolation(_as_before(cluster), pending=True)
+    reached = await agents.reaches(worker)
+    if reached is None:
+        return Isolation(_as_before(cluster))
+    proved = ClusterReason.PoliciesNotEnforced if reached else ClusterReason.PoliciesEnforced
+    return Isolation(_verdict(proved))
+
+
+def _settled_worker(observation: Observation, now: datetime) -> Manifest | None:
+    """The first worker of the first group that has been Ready for a while."""
+    for _, group in sorted(observation.groups.items()):
+        for _, worker in sorted(group.workers.items()):
+            if is_ready(group.leader) and is_ready(worker) and _ready_for(worker, now):
+                return worker
+    return None
+
+
+def _ready_for(pod: Manifest, now: datetime) -> bool:
+    since = next(
+        c.get("lastTransitionTime") for c in pod["status"]["conditions"] if c["type"] == "Ready"
+    )
+    return since is not None and _seconds(since, now) >= FOLLOWED_SECONDS
+
+
+def _is_old(policy: Manifest, now: datetime) -> bool:
+    return _seconds(policy["metadata"]["creationTimestamp"], now) >= FOLLOWED_SECONDS
+
+
+def _seconds(since: str, now: datetime) -> float:
+    return (now - datetime.fromisoformat(since)).total_seconds()
+
+
+def _as_before(cluster: LlamaCluster) -> Verdict:
+    """No try is no news."""
+    said = next((c.reason for c in cluster.status.conditions if c.type == "Isolated"), None)
+    return _verdict(ClusterReason(said) if said in _PROVED else ClusterReason.PoliciesUnproven)
+
+
+def _verdict(reason: ClusterReason) -> Verdict:
+    status, message = {
+        ClusterReason.PoliciesEnforced: (True, "NetworkPolicies close the groups' own ports"),
+        ClusterReason.PoliciesUnproven: (
+            None,
+            "there are NetworkPolicies; whether the network enforces them is tried when a group "
+            "has been Ready for a while, by an operator that runs in the cluster",
+        ),
+        ClusterReason.PoliciesNotEnforced: (
+            False,
+            f"the operator reached port {contract.AGENT_PORT} of a worker, which is for its leader "
+            "alone: the network does not enforce NetworkPolicies, or another policy opens the "
+            "port; so strangers may run code through llama.cpp's RPC port. Install a network that "
+            "enforces them, see docs/security.md",
+        ),
+        ClusterReason.PoliciesDisabled: (
+            False,
+            "networkPolicy.enabled is false: whoever reaches the pods may run code in them through "
+            "llama.cpp's RPC port",
+        ),
+    }[reason]
+    return Verdict("Isolated", status, reason, message)

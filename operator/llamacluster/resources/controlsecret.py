@@ -1,0 +1,43 @@
+"""The Secret with the token by which the agents of a LlamaCluster know each other."""
+
+from __future__ import annotations
+
+from llamacluster.agent import contract
+from llamacluster.api.types import LlamaCluster
+from llamacluster.resources.metadata import Manifest, control_secret_name, object_metadata
+
+VOLUME = "control"
+
+
+def control_secret(cluster: LlamaCluster, token: str) -> Manifest:
+    """Not immutable: the kubelet never looks again at a Secret that is."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": object_metadata(cluster, control_secret_name(cluster)),
+        "type": "Opaque",
+        "stringData": {contract.CONTROL_TOKEN_KEY: token},
+    }
+
+
+def control_volume(cluster: LlamaCluster) -> Manifest:
+    """The Secret as a volume, for the agents' group to read."""
+    return {
+        "name": VOLUME,
+        "secret": {"secretName": control_secret_name(cluster), "defaultMode": 0o440},
+    }
+
+
+CONTROL_MOUNT: Manifest = {
+    "name": VOLUME,
+    "mountPath": contract.CONTROL_DIR,
+    "readOnly": True,
+}
+
+
+def mounts_control(template: Manifest | None) -> bool:
+    """Whether the pods of this leaderWorkerTemplate wait for the Secret."""
+    if template is None:
+        return False
+    pods = (template["leaderTemplate"], template["workerTemplate"])
+    return any(v["name"] == VOLUME for pod in pods for v in pod["spec"].get("volumes", []))

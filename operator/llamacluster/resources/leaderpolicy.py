@@ -1,0 +1,41 @@
+"""The NetworkPolicy of the leaders: the API for those that the user names, their state for the
+operator and for monitoring."""
+
+from __future__ import annotations
+
+from llamacluster.agent import contract
+from llamacluster.api.types import LlamaCluster
+from llamacluster.resources.metadata import Manifest, leader_policy_name, role_selector
+from llamacluster.resources.networkpolicy import (
+    DNS,
+    OperatorPods,
+    model_egress,
+    network_policy,
+    tcp,
+)
+from llamacluster.resources.pod import as_manifest
+
+
+def leader_policy(cluster: LlamaCluster, operator: OperatorPods | None) -> Manifest:
+    """`operator` is None for one that runs outside the cluster: no policy can name it."""
+    wanted, port = cluster.spec.network_policy, cluster.spec.server.port
+    # A podSelector alone: the pods of the policy's own namespace.
+    clients = [as_manifest(peer) for peer in wanted.from_ or []] or [{"podSelector": {}}]
+    watchers = [as_manifest(peer) for peer in wanted.monitoring or []]
+    if operator:
+        watchers.insert(0, operator.peer)
+    ingress: list[Manifest] = [{"from": clients, "ports": tcp(port)}]
+    if watchers:  # a rule from nobody would be one from everybody
+        ingress.append({"from": watchers, "ports": tcp(contract.AGENT_PORT)})
+    workers = role_selector(cluster, contract.WORKER_CONTAINER)
+    to_workers = {
+        "to": [{"podSelector": {"matchLabels": workers}}],
+        "ports": tcp(contract.AGENT_PORT, contract.RPC_PORT),
+    }
+    return network_policy(
+        cluster,
+        leader_policy_name(cluster),
+        role_selector(cluster, contract.LEADER_CONTAINER),
+        ingress,
+        egress=[to_workers, DNS, *model_egress(cluster)],
+    )
