@@ -31,8 +31,8 @@ async def test_the_first_reconcile_makes_the_objects_and_the_next_ones_write_not
     world: World,
 ) -> None:
     world.creates()
-    # Service, three NetworkPolicies, Secret, LeaderWorkerSet, budget, status, two events.
-    assert await world.reconcile() == 10
+    # Service, four NetworkPolicies, Secret, LeaderWorkerSet, budget, status, two events.
+    assert await world.reconcile() == 11
     await world.settle()
     assert [await world.reconcile() for _ in range(3)] == [0, 0, 0]
 
@@ -103,7 +103,7 @@ async def test_awkward_but_valid_values_are_applied_once(world: World) -> None:
     first = await world.get(LEADERWORKERSETS, "x-group")
     await world.settle()
     assert [await world.reconcile() for _ in range(2)] == [0, 0]
-    for policy in ("x-workers", "x-leader", "x-plan"):
+    for policy in ("x-workers", "x-leader", "x-leader-egress", "x-plan"):
         made = await world.get(NETWORKPOLICIES, policy)
         assert made["metadata"]["generation"] == 1
     last = await world.get(LEADERWORKERSETS, "x-group")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.kubeapi import NETWORKPOLICIES, KubeApi
 from llamacluster.controller.objects import make_true, read, read_owned, remove
-from llamacluster.resources.leaderpolicy import leader_policy
+from llamacluster.resources.leaderpolicy import leader_egress_policy, leader_policy
 from llamacluster.resources.metadata import Manifest, workers_policy_name
 from llamacluster.resources.networkpolicy import OperatorPods
 from llamacluster.resources.planpolicy import plan_policy
@@ -63,6 +63,7 @@ def _wanted(cluster: LlamaCluster, operator: OperatorPods | None) -> Iterator[Ma
     yield plan_policy(cluster)
     yield workers_policy(cluster)
     yield leader_policy(cluster, operator)
+    yield leader_egress_policy(cluster)
     # With those that a rollout may add.
     for group in range(spec.replicas + spec.rollout.max_surge):
         yield group_policy(cluster, group)

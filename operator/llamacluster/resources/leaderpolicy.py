@@ -1,4 +1,4 @@
-"""The NetworkPolicy of the leaders: the API for those that the user names, their state for the
+"""The NetworkPolicies of the leaders: the API for those that the user names, their state for the
 operator and for monitoring."""
 
 from __future__ import annotations
@@ -27,6 +27,19 @@ def leader_policy(cluster: LlamaCluster, operator: OperatorPods | None) -> Manif
     ingress: list[Manifest] = [{"from": clients, "ports": tcp(port)}]
     if watchers:  # a rule from nobody would be one from everybody
         ingress.append({"from": watchers, "ports": tcp(contract.AGENT_PORT)})
+    return network_policy(
+        cluster,
+        leader_policy_name(cluster),
+        role_selector(cluster, contract.LEADER_CONTAINER),
+        ingress,
+        egress=None,
+    )
+
+
+def leader_egress_policy(cluster: LlamaCluster) -> Manifest:
+    """Apart from what comes in: where one policy says both, kube-router (1.6, seen) takes its
+    egress rules for ingress rules between two pods that it selects, and any leader reached every
+    port of any other."""
     workers = role_selector(cluster, contract.WORKER_CONTAINER)
     to_workers = {
         "to": [{"podSelector": {"matchLabels": workers}}],
@@ -34,8 +47,8 @@ def leader_policy(cluster: LlamaCluster, operator: OperatorPods | None) -> Manif
     }
     return network_policy(
         cluster,
-        leader_policy_name(cluster),
+        f"{leader_policy_name(cluster)}-egress",
         role_selector(cluster, contract.LEADER_CONTAINER),
-        ingress,
+        ingress=None,
         egress=[to_workers, DNS, *model_egress(cluster)],
     )

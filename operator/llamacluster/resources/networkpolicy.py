@@ -16,12 +16,14 @@ DNS: Manifest = {
     ]
 }
 """Egress to any DNS server: which pods or node addresses that are, each distribution decides."""
-NO_MODEL_SOURCE = {
-    "0.0.0.0/0": ["169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"],
-    "::/0": ["fe80::/10", "fd00:ec2::/32"],
-}
-"""Addresses by which clouds hand credentials to whoever asks from a node, by the range that they
-are in: link-local ones (nearly all clouds), Alibaba's, Azure's and Oracle's."""
+ANYWHERE = "0.0.0.0/0"
+"""IPv4 alone, which the engine's RPC needs in any case: one IPv6 range in one policy makes
+kube-router (1.6, seen) enforce no policy at all in a cluster without IPv6."""
+NO_MODEL_SOURCE = [
+    *("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32"),
+]
+"""Addresses by which clouds hand credentials to whoever asks from a node: link-local ones (nearly
+all clouds), Alibaba's, Azure's and Oracle's."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,18 @@ def network_policy(
     cluster: LlamaCluster,
     name: str,
     pods: dict[str, str],
-    ingress: list[Manifest],
+    ingress: list[Manifest] | None,
     egress: list[Manifest] | None,
 ) -> Manifest:
     """Nothing goes into `pods` or out of them but what these rules say, and what rules of other
-    policies allow. None: the policy says nothing of what goes out."""
+    policies allow. None: the policy says nothing of this direction."""
+    rules = {"Ingress": ingress, "Egress": egress}
+    said = {direction: given for direction, given in rules.items() if given is not None}
     spec: Manifest = {
         "podSelector": {"matchLabels": pods},
-        "policyTypes": ["Ingress"],
-        "ingress": ingress,
+        "policyTypes": list(said),
+        **{direction.lower(): given for direction, given in said.items()},
     }
-    if egress is not None:
-        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": egress}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -78,7 +80,10 @@ def model_egress(cluster: LlamaCluster) -> list[Manifest]:
     """
     if not cluster.spec.model.uri.startswith(("http://", "https://")):
         return []
-    blocks = [
-        {"ipBlock": {"cidr": cidr, "except": hidden}} for cidr, hidden in NO_MODEL_SOURCE.items()
+    block = {"cidr": ANYWHERE, "except": NO_MODEL_SOURCE}
+    return [
+        {
+            "to": [{"namespaceSelector": {}}, {"ipBlock": block}],
+            "ports": [{"protocol": "TCP"}],
+        }
     ]
-    return [{"to": [{"namespaceSelector": {}}, *blocks], "ports": [{"protocol": "TCP"}]}]

@@ -9,7 +9,7 @@ from tests.build import Manifest
 from tests.unit.controller.build import pod
 from tests.unit.controller.world import World
 
-FOR_ALL = {"x-workers", "x-leader", "x-plan"}
+FOR_ALL = {"x-workers", "x-leader", "x-leader-egress", "x-plan"}
 
 
 def policies(world: World) -> set[str]:
