@@ -205,7 +205,7 @@ class Life(RuleBasedStateMachine):
 
 
 Life.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=10, suppress_health_check=list(HealthCheck)
+    max_examples=10, stateful_step_count=10, suppress_health_check=list(HealthCheck)
 )
 TestLife = Life.TestCase
 
@@ -313,10 +313,10 @@ def test_a_group_that_cannot_serve_is_tried_for_ever_but_not_too_often(world: Wo
     world.leader.alive[0].end(1)
     world.pass_time(300)
     tries = len(world.leader.launcher.started)
-    world.pass_time(1200)
+    world.pass_time(600)
     more = len(world.leader.launcher.started) - tries
     cycle = MOST_BACKOFF_SECONDS + LOAD_SECONDS + 1
-    assert 1200 / cycle - 1 <= more <= 1200 / (0.75 * MOST_BACKOFF_SECONDS) + 1
+    assert 600 / cycle - 1 <= more <= 600 / (0.75 * MOST_BACKOFF_SECONDS) + 1
     world.leader.http.token = None
     world.pass_time(BACK_SECONDS)
     assert world.leader.is_ready
