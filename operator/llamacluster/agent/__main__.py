@@ -16,16 +16,21 @@ from threading import Event, Thread
 
 from llamacluster import __version__
 from llamacluster.agent import engine
+from llamacluster.agent.access import SOCKET, Access
 from llamacluster.agent.api import Api
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
+    API_KEYS_DIR,
     CLAIM_DIR,
     ENGINE_PORT,
+    GATE_DIR,
+    GATE_STATUS_FILE,
     LEADER_ADDRESS_ENV,
     MODEL_DIR,
     RPC_PORT,
     SCRATCH_DIR,
+    TLS_DIR,
     GateOptions,
     LeaderOptions,
     PlanFailure,
@@ -36,6 +41,7 @@ from llamacluster.agent.contract import (
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.gate import Gate, haproxy_program
+from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.leader import GateSockets, Leader
 from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import connections, is_listening
@@ -145,7 +151,7 @@ def _leader(
         peers=Peers(),
         launcher=launcher,
         http=engine.EngineHttp(),
-        sockets=GateSockets(options.server_port),
+        sockets=GateSockets(options.server_port, Path(GATE_STATUS_FILE)),
         held_memory=limits.held_memory,
         drain=drain,
         clock=clock,
@@ -158,7 +164,17 @@ def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, 
     return Gate(
         options,
         program=haproxy_program(),
-        folder=Path(SCRATCH_DIR),
+        folder=Path(GATE_DIR),
+        access=Access(
+            options,
+            keys=Path(API_KEYS_DIR),
+            certificate=Path(TLS_DIR),
+            folder=Path(GATE_DIR),
+            status_file=Path(GATE_STATUS_FILE),
+            runtime=Runtime(Path(GATE_DIR) / SOCKET),
+            clock=clock,
+            log=log,
+        ),
         running_requests=lambda: connections(ENGINE_PORT),
         drain=drain,
         launcher=launcher,

@@ -13,6 +13,7 @@ when the engine has answered what it has.
 
 from __future__ import annotations
 
+import json
 import shlex
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import repeat
+from pathlib import Path
 from threading import Event, Thread
 
 from llamacluster.agent.api import Answer, Route
@@ -36,6 +38,7 @@ from llamacluster.agent.contract import (
     AttachedWorker,
     AttachRequest,
     EngineBuild,
+    GateStatus,
     HeldMemory,
     LeaderOptions,
     Phase,
@@ -538,12 +541,16 @@ class Leader:
             f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
             f"GET {READYZ}": lambda _: self._readiness(),
             f"GET {SERVING}": lambda _: self._lets_requests_in(),
-            f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot()),
+            f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot(self._sockets.told())),
         }
 
     def _readiness(self) -> Answer:
         if not self._status.is_ready:
             return Answer(503, self._status.summary)
+        told = self._sockets.told()
+        if told and (closed := told["closed"]):
+            # No place in the Service, and a rollout does not go on to the next group.
+            return Answer(503, f"{closed['reason']}: {closed['message']}")
         if not self._sockets.gate_listens():
             return Answer(503, "the gate does not listen: see the log of the container gate")
         return Answer(200, "ok")
@@ -563,10 +570,20 @@ class Leader:
 
 
 class GateSockets:
-    """What the pod's sockets tell of the gate, which runs in another container of the pod."""
+    """What the pod's sockets tell of the gate, which runs in another container of the pod, and what
+    its agent says."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, status_file: Path) -> None:
         self._server_port = server_port
+        self._status_file = status_file
+
+    def told(self) -> GateStatus | None:
+        """What the gate's agent says of the API's Secrets; None while it has said nothing."""
+        try:
+            told: GateStatus = json.loads(self._status_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return told
 
     def gate_listens(self) -> bool:
         """Whether the gate takes new clients."""

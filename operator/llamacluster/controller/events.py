@@ -5,6 +5,7 @@ from __future__ import annotations
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import Condition, ConditionStatus, LlamaClusterStatus, ObjectMeta
+from llamacluster.controller.access import ATTENTION
 from llamacluster.controller.status import condition
 from llamacluster.resources.metadata import FIELD_MANAGER, Manifest
 
@@ -18,7 +19,7 @@ def transition_events(
     if only messages changed."""
     return [
         event(metadata, kind, about.reason, about.message, now)
-        for kind, about in (_plan(old, new), _ready(old, new), _drift(old, new))
+        for kind, about in (_plan(old, new), _ready(old, new), _attention(old, new))
         if about
     ]
 
@@ -48,12 +49,15 @@ def _plan(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
     return "Normal", after if planned and not known else None
 
 
-def _drift(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
-    """A pod holds another amount than was planned, which Ready does not tell."""
+def _attention(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
+    """A pod holds another amount than was planned, or a certificate is no good, which Ready does
+    not tell."""
     before, after = condition(old, "Degraded"), condition(new, "Degraded")
-    drifted = after and after.reason == ClusterReason.PlanDrift
-    known = before and before.reason == ClusterReason.PlanDrift
-    return "Warning", after if drifted and not known else None
+    ready = condition(new, "Ready")
+    untold = after and after.reason in {ClusterReason.PlanDrift, *ATTENTION}
+    known = before and after and before.reason == after.reason
+    said = ready and after and ready.reason == after.reason
+    return "Warning", after if untold and not known and not said else None
 
 
 def _hash(status: LlamaClusterStatus) -> str | None:

@@ -13,9 +13,11 @@ from threading import Thread
 
 import pytest
 
+from llamacluster.agent.access import Access
 from llamacluster.agent.contract import GateOptions
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.gate import Gate, configuration, max_body_bytes
+from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.log import Log
 from tests.unit.agent.fakes import FakeChild, FakeLauncher, FastClock
 
@@ -71,15 +73,26 @@ class Running:
         self.clients = 0
         self.signals: list[int] = []
         self.launcher.begin = self._begin
+        log = Log("gate", StringIO())
         self.gate = Gate(
             OPTIONS,
             "haproxy",
             folder,
+            Access(
+                OPTIONS,
+                folder / "api-keys",
+                folder / "tls",
+                folder,
+                folder / "gate.json",
+                Runtime(folder / "haproxy.sock"),
+                self.clock,
+                log,
+            ),
             lambda: self.requests,
             Drain(300, self.clock),
             self.launcher,
             self.clock,
-            Log("gate", StringIO()),
+            log,
         )
         self.thread = Thread(target=self.gate.run)
         self.thread.start()
@@ -117,7 +130,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def test_haproxy_runs_with_the_configuration(running: Running) -> None:
     argv, _ = running.launcher.started[0]
     assert argv == ["haproxy", "-db", "-f", str(running.folder / "haproxy.cfg")]
-    assert (running.folder / "haproxy.cfg").read_text() == configuration(OPTIONS)
+    assert (running.folder / "haproxy.cfg").read_text() == configuration(OPTIONS, running.folder)
 
 
 def test_an_haproxy_that_ends_is_started_again(running: Running) -> None:

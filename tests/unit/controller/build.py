@@ -144,6 +144,7 @@ def leader_status(
             "memory": memory(leader_held),
             "placement": [dict(zip(parts, row, strict=True)) for row in placed or []],
             "engine": {"version": "b9000", "build": "abc"},
+            "gate": None,
         },
     )
 
