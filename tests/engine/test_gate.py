@@ -36,12 +36,17 @@ def serving(shared_groups: NewGroup) -> Group:
 class Stream:
     """A streamed completion, read token by token in a thread."""
 
-    def __init__(self, group: Group, body: dict[str, object] = SLOW) -> None:
+    def __init__(
+        self,
+        group: Group,
+        body: dict[str, object] = SLOW,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.tokens: list[str] = []
         self.finished = False
         self.error: Exception | None = None
         self._connection = connect(group)
-        self._connection.request("POST", "/completion", json.dumps(body))
+        self._connection.request("POST", "/completion", json.dumps(body), headers or {})
         self.response = self._connection.getresponse()
         assert self.response.status == 200, self.response.read()
         self._thread = Thread(target=self._read, daemon=True)
