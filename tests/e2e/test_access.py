@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 
 from tests.e2e.live import Json, Live, eventually, tiny
 from tests.model.build import SENTENCE
@@ -58,7 +57,7 @@ def client(live: Live, key: str, ca: Path) -> Iterator[OpenAI]:
         yield OpenAI(
             base_url=f"{base}/v1",
             api_key=key,
-            http_client=httpx.Client(verify=str(ca)),
+            http_client=DefaultHttpxClient(verify=str(ca)),
             max_retries=0,
         )
 
