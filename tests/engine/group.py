@@ -34,7 +34,7 @@ from llamacluster.agent.contract import (
     worker_args,
 )
 from llamacluster.api.quantity import to_bytes
-from llamacluster.resources.leaderpod import GATE_RESOURCES
+from llamacluster.resources.leaderpod import GATE_MEMORY, GATE_MEMORY_WITH_TLS
 from tests.kind.docker import Engine
 
 T = TypeVar("T")
@@ -46,7 +46,6 @@ LOCKED_DOWN = (
     *("--tmpfs", "/models:mode=1777"),
 )
 OWN_TMP = ("--tmpfs", f"{SCRATCH_DIR}:mode=1777")
-GATE_MEMORY = f"{to_bytes(GATE_RESOURCES['limits']['memory'])}b"
 
 
 def eventually(look: Callable[[], T | None], seconds: float = GENEROUS) -> T:
@@ -170,10 +169,18 @@ class Group:
         gate = gate or GateOptions(
             options.parallel, options.context_size, grace_seconds=options.grace_seconds
         )
+        memory = GATE_MEMORY_WITH_TLS if gate.tls_secret else GATE_MEMORY
         identity = self.engine.docker(
             *("run", "--detach", "--network", f"container:{leader.id}"),
             *LOCKED_DOWN,
-            *("--tmpfs", f"{GATE_DIR}:mode=1777", "--cpus", "1", "--memory", GATE_MEMORY),
+            *(
+                "--tmpfs",
+                f"{GATE_DIR}:mode=1777",
+                "--cpus",
+                "1",
+                "--memory",
+                f"{to_bytes(memory)}b",
+            ),
             *self._shared_tmp,
             *gate_args_of_docker,
             self.image,

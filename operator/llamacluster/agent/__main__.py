@@ -49,6 +49,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.peers import Peers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.process import Launcher
+from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.worker import Worker
 from llamacluster.planning.reasons import GroupError
@@ -161,6 +162,7 @@ def _leader(
 
 
 def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, log: Log) -> Gate:
+    runtime = Runtime(Path(GATE_DIR) / SOCKET)
     return Gate(
         options,
         program=haproxy_program(),
@@ -171,10 +173,11 @@ def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, 
             certificate=Path(TLS_DIR),
             folder=Path(GATE_DIR),
             status_file=Path(GATE_STATUS_FILE),
-            runtime=Runtime(Path(GATE_DIR) / SOCKET),
+            runtime=runtime,
             clock=clock,
             log=log,
         ),
+        bodies=SlowBodies(runtime, clock, log),
         running_requests=lambda: connections(ENGINE_PORT),
         drain=drain,
         launcher=launcher,

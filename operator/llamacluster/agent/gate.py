@@ -42,6 +42,7 @@ from llamacluster.agent.contract import (
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.process import Child, Launcher, stop
+from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.planning.reasons import GroupError, Reason
 
 PROGRAM = "haproxy"
@@ -59,6 +60,9 @@ STABLE_SECONDS = 60.0
 QUEUE_PER_SLOT = 8
 QUICK_REQUESTS = 4
 """Requests at a time of those that need no slot; as many as that may wait."""
+RECEIVE_BYTES = 16 << 10
+"""Of a client, in the kernel. No more, because cgroup v2 counts what the kernel keeps for 1,000
+clients to the gate's memory."""
 MAX_CONNECTIONS = 1000
 """Of clients, idle ones too. Others wait in the kernel until one of these goes."""
 MIN_BODY_BYTES = 1 << 20
@@ -96,6 +100,7 @@ class Gate:
         program: str,
         folder: Path,
         access: Access,
+        bodies: SlowBodies,
         running_requests: Callable[[], int],
         drain: Drain,
         launcher: Launcher,
@@ -106,6 +111,7 @@ class Gate:
         self._configuration = configuration(options, folder)
         self._file = folder / "haproxy.cfg"
         self._access = access
+        self._bodies = bodies
         self._running_requests = running_requests
         self._drain = drain
         self._launcher = launcher
@@ -144,6 +150,7 @@ class Gate:
     def _keeps_up(self) -> bool:
         """Keeps up with what changes while HAProxy runs; True once the gate is told to stop."""
         self._access.refresh()
+        self._bodies.look()
         return self._drain.has_begun
 
     def _let_the_last_go(self, child: Child) -> None:
@@ -264,6 +271,8 @@ global
     # One thread is enough, and counts exactly.
     nbthread 1
     stats socket {folder / SOCKET} mode 600 level admin
+    # What the kernel holds for a client is the container's memory too.
+    tune.rcvbuf.client {RECEIVE_BYTES}
     {tls_versions}
 
 defaults

@@ -55,6 +55,22 @@ class Runtime:
             raise RuntimeRefused(answer)
         return found[1]
 
+    def unfinished_bodies(self) -> dict[str, str]:
+        """Requests that the engine has begun to get and whose clients have not sent all of: the
+        client's address by the session's id."""
+        found = {}
+        for line in self._ask("show sess").splitlines():
+            session = re.match(r"(0x[0-9a-f]+): .* src=(\S+) .* srv=(\S+) ", line)
+            if session and session[3] != "<none>":
+                of_one = self._ask(f"show sess {session[1]}")
+                if "req.st=MSG_DATA rsp.st=MSG_RPBEFORE" in of_one:
+                    found[session[1]] = session[2]
+        return found
+
+    def cut_off(self, session: str) -> None:
+        """Ends a session at once; nothing if it has ended."""
+        self._ask(f"shutdown session {session}")
+
     def _tell(self, command: str) -> None:
         """A command that is answered by nothing when it is done."""
         if answer := self._ask(command):

@@ -13,12 +13,11 @@ MODEL_VOLUME = "model"
 GATE_VOLUME = "gate"
 API_KEYS_VOLUME = "api-keys"
 TLS_VOLUME = "tls"
-GATE_RESOURCES = {
-    "requests": {"cpu": "20m", "memory": "128Mi"},
-    # No limit of CPU: throttling would hold up every token.
-    "limits": {"memory": "128Mi"},
-}
-"""HAProxy and its agent hold 50 MiB idle, and up to 35 KiB more for each of 1,000 connections."""
+GATE_MEMORY = "128Mi"
+"""HAProxy and its agent hold 30 MiB, and 28 KiB more for each of 1,000 connections that send a body
+(60 MiB in all, seen), for which the kernel keeps up to 32 KiB each."""
+GATE_MEMORY_WITH_TLS = "256Mi"
+"""A connection over TLS takes 110 KiB more."""
 
 
 def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
@@ -58,6 +57,7 @@ def _gate(cluster: LlamaCluster, image: str, mounts: list[Manifest]) -> Manifest
         api_keys_secret=_name(spec.server.api_keys_secret),
         tls_secret=_name(spec.server.tls_secret),
     )
+    memory = GATE_MEMORY_WITH_TLS if spec.server.tls_secret else GATE_MEMORY
     return {
         **engine_container(
             cluster,
@@ -67,7 +67,8 @@ def _gate(cluster: LlamaCluster, image: str, mounts: list[Manifest]) -> Manifest
             mounts=mounts,
         ),
         "ports": [{"name": "http", "containerPort": spec.server.port}],
-        "resources": GATE_RESOURCES,
+        # No limit of CPU: throttling would hold up every token.
+        "resources": {"requests": {"cpu": "20m", "memory": memory}, "limits": {"memory": memory}},
     }
 
 

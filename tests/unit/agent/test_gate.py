@@ -19,6 +19,7 @@ from llamacluster.agent.drain import Drain
 from llamacluster.agent.gate import Gate, configuration, max_body_bytes
 from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.log import Log
+from llamacluster.agent.slowbodies import SlowBodies
 from tests.unit.agent.fakes import FakeChild, FakeLauncher, FastClock
 
 OPTIONS = GateOptions(parallel=4, context_size=4096)
@@ -119,6 +120,7 @@ class Running:
                 self.clock,
                 log,
             ),
+            SlowBodies(Runtime(folder / "haproxy.sock"), self.clock, log),
             lambda: self.requests,
             Drain(300, self.clock),
             self.launcher,
