@@ -53,6 +53,8 @@ def _gate(cluster: LlamaCluster, image: str, mounts: list[Manifest]) -> Manifest
         parallel=spec.inference.parallel,
         context_size=spec.inference.context_size,
         server_port=spec.server.port,
+        queue=spec.server.queue.max_requests,
+        queue_seconds=spec.server.queue.timeout_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
         api_keys_secret=_name(spec.server.api_keys_secret),
         tls_secret=_name(spec.server.tls_secret),
@@ -113,6 +115,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         embeddings=inference.embeddings,
         chat_template=inference.chat_template,
         extra_args=tuple(inference.extra_args),
+        hung_engine_seconds=spec.recovery.hung_engine_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
     )
 

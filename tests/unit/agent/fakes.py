@@ -17,7 +17,7 @@ from llamacluster.agent.contract import (
     WorkerStatus,
 )
 from llamacluster.agent.engine import EngineHttp
-from llamacluster.agent.leader import GateSockets
+from llamacluster.agent.gatesockets import GateSockets
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.reasons import GroupError

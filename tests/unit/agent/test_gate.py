@@ -16,10 +16,11 @@ import pytest
 from llamacluster.agent.access import Access
 from llamacluster.agent.contract import GateOptions
 from llamacluster.agent.drain import Drain
-from llamacluster.agent.gate import Gate, configuration, max_body_bytes
+from llamacluster.agent.gate import Gate, configuration
 from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.log import Log
 from llamacluster.agent.slowbodies import SlowBodies
+from llamacluster.planning.bodies import max_body_bytes
 from tests.unit.agent.fakes import FakeChild, FakeLauncher, FastClock
 
 OPTIONS = GateOptions(parallel=4, context_size=4096)

@@ -49,11 +49,12 @@ def test_without_keys_the_status_says_how_to_add_them() -> None:
     assert "kubectl create secret generic gemma-keys" in (status.advice or "")
 
 
-def test_a_closed_gate_is_a_failed_group_even_where_its_leader_is_ready() -> None:
-    status = build.leader_status(Phase.Ready, "Ready", "serving", gate=gate(closed=MISSING))
+def test_a_group_with_a_closed_gate_is_failing_even_where_its_leader_is_ready() -> None:
+    status = build.leader_status(Phase.Serving, "Ready", "serving", gate=gate(closed=MISSING))
     for leader in (pod(0), pod(0, ready=True)):
         found = group_status(build.group(leader, pod(1), pod(2), status=status), None, NOW)
-        assert (found.phase, found.reason) == (GroupPhase.FAILED, "ApiKeysMissing")
+        assert (found.phase, found.failing) == (GroupPhase.WAITING, True)
+        assert found.reason == "ApiKeysMissing"
         assert found.message == "there is no Secret k"
     going = build.group(pod(0, deleting=True), pod(1), pod(2), status=status)
     assert group_status(going, None, NOW).reason == "Stopping"
