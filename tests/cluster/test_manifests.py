@@ -399,6 +399,13 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "an image with a space": ({"image": "a b"}, "spec.image", "should match"),
     "an empty image": ({"image": ""}, "spec.image", "at least 1 chars"),
     "an unknown pull policy": ({"imagePullPolicy": "Maybe"}, "spec.imagePullPolicy", "supported"),
+    "API keys without a Secret's name": (
+        *({"server": {"apiKeysSecret": {}}}, "spec.server.apiKeysSecret.name", "Required"),
+    ),
+    "a certificate in a Secret with a path for a name": (
+        {"server": {"tlsSecret": {"name": "../other"}}},
+        *("spec.server.tlsSecret.name", "should match"),
+    ),
     "a pull secret without a name": (
         *({"imagePullSecrets": [{}]}, "spec.imagePullSecrets[0].name"),
         "Required value",

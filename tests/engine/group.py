@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,9 @@ from typing import Any, TypeVar
 from llamacluster.agent.contract import (
     AGENT_PORT,
     AGENT_UID,
+    GATE_DIR,
     LEADER_ADDRESS_ENV,
+    SCRATCH_DIR,
     STATUS,
     GateOptions,
     LeaderOptions,
@@ -31,6 +33,8 @@ from llamacluster.agent.contract import (
     plan_args,
     worker_args,
 )
+from llamacluster.api.quantity import to_bytes
+from llamacluster.resources.leaderpod import GATE_MEMORY, GATE_MEMORY_WITH_TLS
 from tests.kind.docker import Engine
 
 T = TypeVar("T")
@@ -39,8 +43,9 @@ DOMAIN = "x.ns"
 LOCKED_DOWN = (
     *("--user", f"{AGENT_UID}:{AGENT_UID}", "--cap-drop", "ALL", "--read-only"),
     *("--security-opt", "no-new-privileges"),
-    *("--tmpfs", "/tmp:mode=1777", "--tmpfs", "/models:mode=1777"),
+    *("--tmpfs", "/models:mode=1777"),
 )
+OWN_TMP = ("--tmpfs", f"{SCRATCH_DIR}:mode=1777")
 
 
 def eventually(look: Callable[[], T | None], seconds: float = GENEROUS) -> T:
@@ -124,10 +129,16 @@ class Group:
     def __post_init__(self) -> None:
         self.engine.docker("network", "create", self.network)
 
+    @property
+    def _shared_tmp(self) -> tuple[str, ...]:
+        """The pod's SCRATCH_DIR, which leader and gate have in common."""
+        return ("--volume", f"{self.network}:{SCRATCH_DIR}")
+
     def remove(self) -> None:
         for pod in reversed(self.pods.values()):  # the gate before the leader, whose network it has
             self.engine.docker("rm", "--force", "--volumes", pod.id)
         self.engine.docker("network", "rm", self.network)
+        self.engine.docker("volume", "rm", "--force", self.network)
 
     def start_worker(self, index: int, *docker_args: str, grace_seconds: int = 300) -> Container:
         options = WorkerOptions(grace_seconds=grace_seconds)
@@ -145,17 +156,33 @@ class Group:
         return plan
 
     def start_leader(
-        self, options: LeaderOptions, *docker_args: str, gate: GateOptions | None = None
+        self,
+        options: LeaderOptions,
+        *docker_args: str,
+        gate: GateOptions | None = None,
+        gate_args_of_docker: Sequence[str] = (),
     ) -> Container:
         ports = [AGENT_PORT, options.server_port]
-        leader = self._start(self.name, leader_args(options), ports, docker_args)
+        leader = self._start(
+            self.name, leader_args(options), ports, (*self._shared_tmp, *docker_args)
+        )
         gate = gate or GateOptions(
             options.parallel, options.context_size, grace_seconds=options.grace_seconds
         )
+        memory = GATE_MEMORY_WITH_TLS if gate.tls_secret else GATE_MEMORY
         identity = self.engine.docker(
             *("run", "--detach", "--network", f"container:{leader.id}"),
             *LOCKED_DOWN,
-            *("--cpus", "1", "--memory", "128m"),
+            *(
+                "--tmpfs",
+                f"{GATE_DIR}:mode=1777",
+                "--cpus",
+                "1",
+                "--memory",
+                f"{to_bytes(memory)}b",
+            ),
+            *self._shared_tmp,
+            *gate_args_of_docker,
             self.image,
             *gate_args(gate),
         ).strip()
@@ -176,6 +203,7 @@ class Group:
     ) -> Container:
         identity = self.engine.docker(
             *("run", "--detach", "--network", self.network),
+            *(() if docker_args[:2] == self._shared_tmp else OWN_TMP),
             *("--hostname", name, "--network-alias", f"{name}.{DOMAIN}"),
             *("--env", f"{LEADER_ADDRESS_ENV}={self.name}.{DOMAIN}"),
             *LOCKED_DOWN,

@@ -36,12 +36,17 @@ def serving(shared_groups: NewGroup) -> Group:
 class Stream:
     """A streamed completion, read token by token in a thread."""
 
-    def __init__(self, group: Group, body: dict[str, object] = SLOW) -> None:
+    def __init__(
+        self,
+        group: Group,
+        body: dict[str, object] = SLOW,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.tokens: list[str] = []
         self.finished = False
         self.error: Exception | None = None
         self._connection = connect(group)
-        self._connection.request("POST", "/completion", json.dumps(body))
+        self._connection.request("POST", "/completion", json.dumps(body), headers or {})
         self.response = self._connection.getresponse()
         assert self.response.status == 200, self.response.read()
         self._thread = Thread(target=self._read, daemon=True)
@@ -126,6 +131,48 @@ def test_bodies_are_bounded(serving: Group) -> None:
     connection = connect(serving)
     connection.request("POST", "/completion", iter([b"{}"]), encode_chunked=True)
     assert connection.getresponse().status == 411
+
+
+def test_a_body_that_trickles_in_is_cut_off_and_a_stream_is_not(serving: Group) -> None:
+    """Two slots: one for each."""
+    trickle = connect(serving)
+    trickle.putrequest("POST", "/completion")
+    trickle.putheader("Content-Length", str(100_000))
+    trickle.endheaders()
+    assert trickle.sock is not None
+    trickle.sock.sendall(b" " * 30_000)  # more than HAProxy waits for before it gives a slot
+    stream = Stream(serving)
+
+    def is_cut_off() -> bool:
+        assert trickle.sock is not None
+        try:
+            trickle.sock.send(b" ")
+        except OSError:
+            return True
+        time.sleep(1)  # between two bytes
+        return False
+
+    eventually(is_cut_off, 150)
+    stream.whole()
+    assert "a body came too slowly" in serving.gate.log()
+
+
+def test_a_thousand_clients_with_half_a_body_do_not_break_the_gate(serving: Group) -> None:
+    clients = []
+    for _ in range(1000):
+        client = connect(serving)
+        client.putrequest("POST", "/completion")
+        client.putheader("Content-Length", str(1_000_000))
+        client.endheaders(b" " * 12_000)
+        clients.append(client)
+    for client in clients:
+        client.close()
+    shown = serving.gate.engine.docker(
+        "inspect", "--format", "{{.State.Running}} {{.State.OOMKilled}}", serving.gate.id
+    )
+    assert shown.split() == ["true", "false"]
+    assert serving.ask("/completion", GREEDY)["content"] == SENTENCE
+    assert serving.gate.log().count("started HAProxy") == 1
 
 
 def test_a_flood_gets_answers_or_429(serving: Group) -> None:

@@ -17,17 +17,22 @@ from threading import Event, Thread
 
 from llamacluster import __version__
 from llamacluster.agent import engine
+from llamacluster.agent.access import SOCKET, Access
 from llamacluster.agent.api import Api
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
+    API_KEYS_DIR,
     CLAIM_DIR,
     ENGINE_PORT,
+    GATE_DIR,
+    GATE_STATUS_FILE,
     LEADER_ADDRESS_ENV,
     MAX_WORKERS,
     MODEL_DIR,
     RPC_PORT,
     SCRATCH_DIR,
+    TLS_DIR,
     GateOptions,
     LeaderOptions,
     PlanFailure,
@@ -39,6 +44,7 @@ from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.gate import Gate, haproxy_program
 from llamacluster.agent.gatesockets import GateSockets
+from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.leader import Leader
 from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import connections, is_listening
@@ -46,6 +52,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.peers import Peers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.process import Launcher
+from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.token import ControlToken
 from llamacluster.agent.worker import Worker
@@ -153,7 +160,7 @@ def _leader(
         peers=Peers(_token(options, clock)),
         launcher=launcher,
         http=engine.EngineHttp(),
-        sockets=GateSockets(options.server_port),
+        sockets=GateSockets(options.server_port, Path(GATE_STATUS_FILE)),
         held_memory=limits.held_memory,
         drain=drain,
         pool=ThreadPoolExecutor(MAX_WORKERS),
@@ -164,10 +171,22 @@ def _leader(
 
 
 def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, log: Log) -> Gate:
+    runtime = Runtime(Path(GATE_DIR) / SOCKET)
     return Gate(
         options,
         program=haproxy_program(),
-        folder=Path(SCRATCH_DIR),
+        folder=Path(GATE_DIR),
+        access=Access(
+            options,
+            keys=Path(API_KEYS_DIR),
+            certificate=Path(TLS_DIR),
+            folder=Path(GATE_DIR),
+            status_file=Path(GATE_STATUS_FILE),
+            runtime=runtime,
+            clock=clock,
+            log=log,
+        ),
+        bodies=SlowBodies(runtime, clock, log),
         running_requests=lambda: connections(ENGINE_PORT),
         drain=drain,
         launcher=launcher,

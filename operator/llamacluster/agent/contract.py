@@ -64,6 +64,15 @@ CONTROL_TOKEN_FILE = f"{CONTROL_DIR}/{CONTROL_TOKEN_KEY}"
 SCRATCH_DIR = "/tmp"  # noqa: S108 - a mount of this pod alone
 """Writable emptyDir in both pods."""
 
+GATE_DIR = "/gate"
+"""The gate's own memory-backed emptyDir: what HAProxy reads, and the socket by which it is told."""
+API_KEYS_DIR = "/api-keys"
+"""Where the gate finds the Secret `server.apiKeysSecret`."""
+TLS_DIR = "/tls"
+"""Where the gate finds the Secret `server.tlsSecret`."""
+GATE_STATUS_FILE = f"{SCRATCH_DIR}/gate.json"
+"""`GateStatus`, from the gate's agent to the leader's: both containers have SCRATCH_DIR."""
+
 LEADER_ADDRESS_ENV = "LWS_LEADER_ADDRESS"
 """`<leader pod>.<subdomain>.<namespace>`, set by LeaderWorkerSet in every pod of a group."""
 
@@ -161,6 +170,10 @@ class GateOptions:
     """How long each may wait."""
     host: str = "0.0.0.0"
     """IPv4 address that the API listens on."""
+    api_keys_secret: str | None = None
+    """Name of the Secret in API_KEYS_DIR; None: no key is asked for."""
+    tls_secret: str | None = None
+    """Name of the Secret in TLS_DIR; None: plain HTTP."""
     grace_seconds: int = DEFAULT_GRACE_SECONDS
     """The pod's terminationGracePeriodSeconds."""
 
@@ -215,6 +228,8 @@ def gate_args(options: GateOptions) -> list[str]:
                 "queue": options.queue,
                 "queue-seconds": options.queue_seconds,
                 "host": options.host,
+                "api-keys-secret": options.api_keys_secret,
+                "tls-secret": options.tls_secret,
                 "grace-seconds": options.grace_seconds,
             }
         ),
@@ -332,6 +347,8 @@ def _parser() -> argparse.ArgumentParser:
 
     gate.add_argument("--queue", type=_positive, metavar="REQUESTS")
     gate.add_argument("--queue-seconds", type=_positive, default=GateOptions.queue_seconds)
+    gate.add_argument("--api-keys-secret", metavar="NAME", help=f"of the keys in {API_KEYS_DIR}")
+    gate.add_argument("--tls-secret", metavar="NAME", help=f"of the certificate in {TLS_DIR}")
     for role in (leader, gate):
         role.add_argument("--server-port", type=_positive, default=DEFAULT_SERVER_PORT)
 
@@ -504,6 +521,27 @@ class Recovery(TypedDict):
     """From the loss until then."""
 
 
+class GateProblem(TypedDict):
+    """What is wrong with a Secret of the API."""
+
+    reason: str
+    """A `planning.reasons.Reason`."""
+    message: str
+
+
+class GateStatus(TypedDict):
+    """What the gate's agent says."""
+
+    closed: GateProblem | None
+    """Why nobody is let in; None where nothing in the Secrets forbids it."""
+    attention: GateProblem | None
+    """What a person should look at, though the API is served."""
+    keys: int | None
+    """How many API keys HAProxy knows; None where none are asked for."""
+    certificateExpires: str | None
+    """Of the certificate that HAProxy shows: RFC 3339, UTC."""
+
+
 class LeaderStatus(TypedDict):
     """Answer of a leader's STATUS."""
 
@@ -539,6 +577,8 @@ class LeaderStatus(TypedDict):
     """The part of formedSeconds that the engine took from its start until it said healthy."""
     lastTokensPerSecond: float | None
     """Generation speed of the last request, where known."""
+    gate: GateStatus | None
+    """None while the gate has said nothing."""
 
 
 class PlannedModel(TypedDict):

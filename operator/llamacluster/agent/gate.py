@@ -9,10 +9,13 @@ it, and does not drain. The gate is the only thing that listens on the API's por
   brings new ones, and some tell of other clients' requests (/slots, /v1/streams/lookup) or run
   tools for whoever asks;
 - answers /health with the group's readiness: the engine's own is 200 beside a dead worker;
+- asks for an API key and speaks TLS, where the LlamaCluster names the Secrets for it: the engine
+  would take neither anew while it runs, and would let everybody in with a file without a key;
 - drains: told to stop, it takes no new connections and ends with its last client.
 
 HAProxy runs as one plain process. Its master and workers are for reloads, and nothing in this
-configuration changes while the pod lives.
+configuration changes while the pod lives but keys and certificate, which HAProxy is told as it runs
+(access.py).
 """
 
 from __future__ import annotations
@@ -25,11 +28,13 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
+from llamacluster.agent.access import CERTIFICATE_FILE, KEYS_FILE, SOCKET, Access
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
     ENGINE_PORT,
+    GATE_DIR,
     QUEUE_PER_SLOT,
     READYZ,
     SERVING,
@@ -38,6 +43,7 @@ from llamacluster.agent.contract import (
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.process import Child, Launcher, stop
+from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.planning.bodies import QUICK_REQUESTS, max_body_bytes
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -46,11 +52,16 @@ LINGER_SECONDS = 1.5
 """From being told to stop until no connection is taken any more. Kubernetes tells the pod and the
 nodes' kube-proxies at the same time, and those take a second: a client that they still send here is
 served."""
+LOOK_SECONDS = 1.0
+"""Between two looks at the Secrets of the API."""
 QUIET_SECONDS = 1.0
 """Without a request in the engine after which, when no new one is taken, all have their answers."""
 STOP_SECONDS = 1.0
 STABLE_SECONDS = 60.0
 
+RECEIVE_BYTES = 16 << 10
+"""Of a client, in the kernel. No more, because cgroup v2 counts what the kernel keeps for 1,000
+clients to the gate's memory."""
 MAX_CONNECTIONS = 1000
 """Of clients, idle ones too. Others wait in the kernel until one of these goes."""
 HEALTH = ("/health", "/v1/health")
@@ -79,6 +90,8 @@ class Gate:
         options: GateOptions,
         program: str,
         folder: Path,
+        access: Access,
+        bodies: SlowBodies,
         running_requests: Callable[[], int],
         drain: Drain,
         launcher: Launcher,
@@ -86,8 +99,10 @@ class Gate:
         log: Log,
     ) -> None:
         self._argv = [program, "-db", "-f", str(folder / "haproxy.cfg")]
-        self._configuration = configuration(options)
+        self._configuration = configuration(options, folder)
         self._file = folder / "haproxy.cfg"
+        self._access = access
+        self._bodies = bodies
         self._running_requests = running_requests
         self._drain = drain
         self._launcher = launcher
@@ -101,10 +116,14 @@ class Gate:
         backoff = Backoff(0.1, 10.0)
         while not self._drain.has_begun:
             self._wake.clear()
+            self._access.refresh()
+            if not self._access.has_certificate:
+                self._clock.wait(self._wake, LOOK_SECONDS)
+                continue
             child = self._launcher.start(self._argv, self._log.passed_through, self._wake.set)
             started = self._clock.monotonic()
             self._log.info("started HAProxy", pid=child.pid)
-            self._wait(child, lambda: self._drain.has_begun)
+            self._wait(child, self._keeps_up)
             if self._drain.has_begun:
                 self._let_the_last_go(child)
                 return
@@ -118,6 +137,12 @@ class Gate:
         """Makes `run` return once the last client has its answer; called again, at once."""
         self._drain.tell()
         self._wake.set()
+
+    def _keeps_up(self) -> bool:
+        """Keeps up with what changes while HAProxy runs; True once the gate is told to stop."""
+        self._access.refresh()
+        self._bodies.look()
+        return self._drain.has_begun
 
     def _let_the_last_go(self, child: Child) -> None:
         closes = self._clock.monotonic() + LINGER_SECONDS
@@ -145,7 +170,7 @@ class Gate:
     def _wait(self, child: Child, until: Callable[[], bool]) -> None:
         """Waits until that is so, or HAProxy has ended."""
         while child.exit_code() is None and not until():
-            self._clock.wait(self._wake, 0.1 if self._drain.has_begun else 1.0)
+            self._clock.wait(self._wake, 0.1 if self._drain.has_begun else LOOK_SECONDS)
             self._wake.clear()
 
 
@@ -160,8 +185,10 @@ def haproxy_program() -> str:
     )
 
 
-def configuration(options: GateOptions) -> str:
+def configuration(options: GateOptions, folder: Path = Path(GATE_DIR)) -> str:
     """HAProxy's configuration. It uses nothing that is newer than HAProxy 2.6.
+
+    `folder` is the gate's own, in which are the keys and the certificate.
 
     Why its times are what they are: a request waits for its first byte as long as the prompt takes,
     and without streaming for its whole answer, which on CPUs may be an hour. That the engine hangs
@@ -205,12 +232,34 @@ def configuration(options: GateOptions) -> str:
         f"{slots} requests are worked on and {queue} wait: try again later",
         5,
     )
+    tls = tls_versions = check_key = ""
+    if options.tls_secret:
+        tls = f" ssl crt {folder / CERTIFICATE_FILE} alpn http/1.1"
+        tls_versions = "ssl-default-bind-options ssl-min-ver TLSv1.2"
+    if options.api_keys_secret:
+        # The first line is for OpenAI's clients, the second for Anthropic's; the engine takes both.
+        # A browser asks with OPTIONS, and then without a key, what it may ask.
+        unknown = _refusal(
+            *(401, "invalid_request_error", "invalid_api_key"),
+            "a valid API key is needed: Authorization: Bearer KEY",
+        )
+        check_key = f"""
+    acl has_key var(txn.key) -m found
+    acl known_key var(txn.key) -m str -f {folder / KEYS_FILE}
+    http-request set-var(txn.key) http_auth_bearer,sha2(256),hex
+    http-request set-var(txn.key) req.fhdr(x-api-key),sha2(256),hex unless has_key
+    http-request return {unknown} {_ASK_FOR_KEY} unless known_key or preflight
+"""
     check = f"check addr 127.0.0.1 port {AGENT_PORT} {_CHECK_TIMES}"
     return f"""\
 global
     maxconn {MAX_CONNECTIONS}
     # One thread is enough, and counts exactly.
     nbthread 1
+    stats socket {folder / SOCKET} mode 600 level admin
+    # What the kernel holds for a client is the container's memory too.
+    tune.rcvbuf.client {RECEIVE_BYTES}
+    {tls_versions}
 
 defaults
     mode http
@@ -231,7 +280,7 @@ defaults
     {own_words}
 
 frontend api
-    bind {options.host}:{options.server_port} proto h1 tcp-ut 60s
+    bind {options.host}:{options.server_port} proto h1 tcp-ut 60s{tls}
     option clitcpka
     clitcpka-idle 60s
     clitcpka-intvl 20s
@@ -247,6 +296,11 @@ frontend api
 
     http-request return {_HEALTHY} if health reads {{ nbsrv(group) gt 0 }}
     http-request return {unready} if health reads
+{check_key}
+    # What the engine need not know.
+    http-request del-header authorization
+    http-request del-header x-api-key
+
     http-request set-var(txn.open) bool(true) if generating posts or counting posts or listing reads
     http-request set-var(txn.open) bool(true) if preflight generating or preflight counting
     http-request return {closed} unless {{ var(txn.open) -m bool }}
@@ -288,6 +342,7 @@ backend group
 
 
 _HEALTHY = 'status 200 content-type application/json string \'{"status":"ok"}\''
+_ASK_FOR_KEY = "hdr WWW-Authenticate 'Bearer realm=\"llamacluster\"'"
 _CHECK_TIMES = "inter 1s fastinter 200ms downinter 300ms fall 2 rise 1"
 
 

@@ -1,16 +1,28 @@
-"""What the pod's sockets tell of the gate, which runs in another container of the leader's pod."""
+"""What the leader knows of the gate, which runs in another container of its pod."""
 
 from __future__ import annotations
 
-from llamacluster.agent.contract import ENGINE_PORT
+import json
+from pathlib import Path
+
+from llamacluster.agent.contract import ENGINE_PORT, GateStatus
 from llamacluster.agent.listening import connections, is_in_use, is_listening
 
 
 class GateSockets:
-    """The sockets at the API's port and at the engine's."""
+    """The sockets at the API's port and at the engine's, and what the gate's agent says."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, status_file: Path) -> None:
         self._server_port = server_port
+        self._status_file = status_file
+
+    def told(self) -> GateStatus | None:
+        """What the gate's agent says of the API's Secrets; None while it has said nothing."""
+        try:
+            told: GateStatus = json.loads(self._status_file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return told
 
     def gate_listens(self) -> bool:
         """Whether the gate takes new clients."""

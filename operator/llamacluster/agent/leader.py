@@ -414,12 +414,16 @@ class Leader:
             f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
             f"GET {READYZ}": lambda _: self._readiness(),
             f"GET {SERVING}": lambda _: self._lets_requests_in(),
-            f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot()),
+            f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot(self._sockets.told())),
         }
 
     def _readiness(self) -> Answer:
         if not self._status.is_ready:
             return Answer(503, self._status.summary)
+        told = self._sockets.told()
+        if told and (closed := told["closed"]):
+            # No place in the Service, and a rollout does not go on to the next group.
+            return Answer(503, f"{closed['reason']}: {closed['message']}")
         if not self._sockets.gate_listens():
             return Answer(503, "the gate does not listen: see the log of the container gate")
         return Answer(200, "ok")

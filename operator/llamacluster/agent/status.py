@@ -10,6 +10,7 @@ from llamacluster.agent.clock import Clock, rfc3339
 from llamacluster.agent.contract import (
     AttachedWorker,
     EngineBuild,
+    GateStatus,
     HeldMemory,
     LeaderMemory,
     LeaderStatus,
@@ -113,7 +114,7 @@ class GroupStatus:
             step = self._shown()
             return f"{step.reason}: {step.message}"
 
-    def snapshot(self) -> LeaderStatus:
+    def snapshot(self, gate: GateStatus | None = None) -> LeaderStatus:
         with self._lock:
             step = self._shown()
             return {
@@ -138,6 +139,7 @@ class GroupStatus:
                 "formedSeconds": self.formed_seconds,
                 "loadSeconds": self.load_seconds,
                 "lastTokensPerSecond": self.tokens_per_second,
+                "gate": gate,
             }
 
     def _recovered(self) -> None:

@@ -255,6 +255,15 @@ class Server(ApiModel):
     """What waits while all request slots are taken."""
     service: Service = Service()
     """The Service in front of the API."""
+    api_keys_secret: LocalObjectReference | None = None
+    """Secret of this namespace with the API's keys: each value holds one key per line, each of 16
+    to 512 visible ASCII characters. A request needs one of them (`Authorization: Bearer KEY`).
+    While the Secret is missing or has no key, nobody is let in. Another content is taken up as the
+    groups run, within about a minute. Absent: no key is asked for."""
+    tls_secret: LocalObjectReference | None = None
+    """Secret of this namespace of type kubernetes.io/tls, such as cert-manager makes: the API is
+    served over TLS (1.2 or newer) with its certificate. A renewed one is taken up as the groups
+    run, within about a minute. Absent: plain HTTP."""
 
 
 class Rollout(ApiModel):
@@ -590,6 +599,19 @@ class Plan(StatusModel):
         return tuple(worker.layers for worker in self.per_worker)
 
 
+class AccessStatus(StatusModel):
+    """Who may use the API, as the groups' gates say."""
+
+    api_keys: int | None = None
+    """How many API keys are in force; absent where none are asked for."""
+    certificate_expires: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = (
+        None
+    )
+    """When the API's certificate expires; absent without TLS."""
+    advice: Annotated[str, Field(max_length=1024)] | None = None
+    """What to do to let in only those who should be."""
+
+
 class LlamaClusterStatus(StatusModel):
     """What is: written by the operator alone."""
 
@@ -616,6 +638,8 @@ class LlamaClusterStatus(StatusModel):
     """Selector of the leader pods, for the scale subresource."""
     endpoint: str | None = None
     """URL of the API inside the cluster."""
+    access: AccessStatus | None = None
+    """Who may use the API."""
     model_file: str | None = None
     """File name of the model."""
     groups: Annotated[

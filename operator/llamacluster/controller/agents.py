@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Any, Protocol, cast
 
 import aiohttp
@@ -122,9 +123,37 @@ def checked(answer: Any) -> contract.LeaderStatus | None:
                 "reason": reason[:MAX_REASON] or phase,
                 "message": message[:MAX_MESSAGE],
                 "engine": {**answer["engine"], "version": version[:MAX_VERSION]},
+                "gate": _gate(answer.get("gate")),
             }
             return cast("contract.LeaderStatus", {**answer, **cut})
     return None
+
+
+def _gate(answer: object) -> contract.GateStatus | None:
+    match answer:
+        case {"keys": int() | None as keys, "certificateExpires": str() | None as expires}:
+            assert isinstance(answer, dict)  # noqa: S101 - it matched
+            return {
+                "closed": _problem(answer.get("closed")),
+                "attention": _problem(answer.get("attention")),
+                "keys": keys if keys is None or 0 <= keys < 2**31 else None,
+                "certificateExpires": expires if _is_time(expires) else None,
+            }
+    return None
+
+
+def _problem(answer: object) -> contract.GateProblem | None:
+    match answer:
+        case {"reason": str(reason), "message": str(message)} if reason:
+            return {"reason": reason[:MAX_REASON], "message": message[:MAX_MESSAGE]}
+    return None
+
+
+def _is_time(text: str | None) -> bool:
+    try:
+        return text is not None and datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _is_worker(value: object) -> bool:

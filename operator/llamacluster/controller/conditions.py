@@ -50,16 +50,21 @@ class Verdict:
 
 
 def verdicts(
-    groups: list[GroupStatus], rollout: Rollout, planned: Verdict, drift: str | None
+    groups: list[GroupStatus],
+    rollout: Rollout,
+    planned: Verdict,
+    drift: str | None,
+    attention: tuple[str, str] | None = None,
 ) -> list[Verdict]:
     """The conditions of a LlamaCluster whose objects are applied, as far as there is a plan.
 
-    `drift` says what is held otherwise than planned.
+    `drift` says what is held otherwise than planned, `attention` (reason and message) what a person
+    should see to though the API is served.
     """
     return [
         ready(groups, rollout, planned),
         progressing(groups, rollout, planned),
-        degraded(groups, rollout, planned, drift),
+        degraded(groups, rollout, planned, drift, attention),
         planned,
     ]
 
@@ -143,9 +148,13 @@ def progressing(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -
 
 
 def degraded(
-    groups: list[GroupStatus], rollout: Rollout, planned: Verdict, drift: str | None
+    groups: list[GroupStatus],
+    rollout: Rollout,
+    planned: Verdict,
+    drift: str | None,
+    attention: tuple[str, str] | None = None,
 ) -> Verdict:
-    """A group, a rollout or the plan needs attention."""
+    """A group, a rollout, the plan or a Secret of the API needs attention."""
     if rollout.stuck:
         return Verdict("Degraded", True, ClusterReason.RolloutStuck, rollout.stuck)
     failed = next((group for group in groups if group.failing), None)
@@ -156,6 +165,8 @@ def degraded(
     stuck = next((g for g in groups if g.reason == ClusterReason.Unschedulable), None)
     if stuck:
         return Verdict("Degraded", True, stuck.reason, _named(stuck, len(groups)))
+    if attention:
+        return Verdict("Degraded", True, *attention)
     if drift:
         return Verdict("Degraded", True, ClusterReason.PlanDrift, drift)
     return Verdict("Degraded", False, ClusterReason.AsExpected, "nothing needs attention")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import Condition, ConditionStatus, LlamaClusterStatus, ObjectMeta
+from llamacluster.controller.access import ATTENTION
 from llamacluster.controller.status import condition
 from llamacluster.resources.metadata import FIELD_MANAGER, Manifest
 
@@ -21,7 +24,7 @@ def transition_events(
         for kind, about in (
             _plan(old, new),
             _ready(old, new),
-            _drift(old, new),
+            _attention(old, new),
             _isolation(old, new),
         )
         if about
@@ -54,22 +57,26 @@ def _plan(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
     return "Normal", after if planned and not known else None
 
 
-def _drift(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
-    """A pod holds another amount than was planned, which Ready does not tell."""
-    return _warning(old, new, "Degraded", ClusterReason.PlanDrift)
+def _attention(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
+    """A pod holds another amount than was planned, or a certificate is no good, which Ready does
+    not tell."""
+    after, ready = condition(new, "Degraded"), condition(new, "Ready")
+    if after and ready and ready.reason == after.reason:
+        return "Warning", None  # told already
+    return _warning(old, new, "Degraded", {ClusterReason.PlanDrift, *ATTENTION})
 
 
 def _isolation(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
     """The network was found to let strangers in."""
-    return _warning(old, new, "Isolated", ClusterReason.PoliciesNotEnforced)
+    return _warning(old, new, "Isolated", {ClusterReason.PoliciesNotEnforced})
 
 
 def _warning(
-    old: LlamaClusterStatus, new: LlamaClusterStatus, kind: str, reason: ClusterReason
+    old: LlamaClusterStatus, new: LlamaClusterStatus, kind: str, reasons: Collection[str]
 ) -> Transition:
     before, after = condition(old, kind), condition(new, kind)
-    known = before and before.reason == reason
-    return "Warning", after if after and after.reason == reason and not known else None
+    known = before and after and before.reason == after.reason
+    return "Warning", after if after and after.reason in reasons and not known else None
 
 
 def _hash(status: LlamaClusterStatus) -> str | None:

@@ -79,6 +79,16 @@ def is_ready(pod: Manifest | None) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def gate_is_closed(group: Group) -> Finding | None:
+    """A Secret of the API lets nobody in, whatever else is well."""
+    told = group.status.get("gate") if group.status else None
+    if not told or not told["closed"] or group.leader is None:
+        return None
+    if "deletionTimestamp" in group.leader["metadata"]:
+        return None
+    return _failing(told["closed"]["reason"], told["closed"]["message"])
+
+
 def leader_is_ready(group: Group) -> Finding | None:
     """The leader's readiness is the group's: its agent answers only for a whole group."""
     if not is_ready(group.leader):
@@ -231,6 +241,7 @@ def agent_does_not_answer(group: Group) -> Finding | None:  # noqa: ARG001
 
 
 CHECKS: tuple[Check, ...] = (
+    gate_is_closed,
     leader_is_ready,
     node_is_lost,
     leader_is_stopping,

@@ -21,6 +21,7 @@ from llamacluster.api.types import (
     Plan,
     UpgradeStatus,
 )
+from llamacluster.controller.access import access, attention, told
 from llamacluster.controller.conditions import Verdict, verdicts, with_history
 from llamacluster.controller.drift import drift, observed
 from llamacluster.controller.groups import group_status
@@ -73,7 +74,9 @@ def new_status(
     plan, drifted = found.plan or cluster.status.plan, None
     if plan and progress.complete and running_plan(group_set) == plan.inputs_hash:
         plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
-    judged = [*verdicts(groups, progress, found.verdict, drifted), isolated]
+    gates = told(observation.groups.values())
+    needed = attention(gates, cluster.status)
+    judged = [*verdicts(groups, progress, found.verdict, drifted, needed), isolated]
     return cluster.status.model_copy(
         update={
             "observed_generation": cluster.metadata.generation,
@@ -84,6 +87,7 @@ def new_status(
             "ready_replicas": sum(group.phase is GroupPhase.SERVING for group in groups),
             "selector": ",".join(f"{k}={v}" for k, v in sorted(leader_selector(cluster).items())),
             "endpoint": endpoint(cluster),
+            "access": access(cluster, gates),
             "model_file": PurePosixPath(urlsplit(cluster.spec.model.uri).path).name,
             "groups": groups,
             "engine": EngineStatus(

@@ -53,6 +53,18 @@ class Reason(StrEnum):
     TooManyWorkers = "TooManyWorkers"
     """The model has fewer layers than the group has workers."""
 
+    # What is wrong with the Secrets of the API.
+    ApiKeysMissing = "ApiKeysMissing"
+    """The Secret of the API's keys is not there, or has no key: nobody is let in."""
+    ApiKeysInvalid = "ApiKeysInvalid"
+    """The Secret of the API's keys has something that is no key: nobody is let in."""
+    TlsMissing = "TlsMissing"
+    """The Secret of the API's certificate is not there, or not whole."""
+    TlsInvalid = "TlsInvalid"
+    """The Secret of the API's certificate cannot be used."""
+    TlsExpired = "TlsExpired"
+    """The API's certificate has expired: clients that look at it turn away."""
+
     # What is wrong with the group.
     WorkerLost = "WorkerLost"
     """A worker that was attached died, restarted or stopped answering."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llamacluster.agent import contract
+from llamacluster.api.schema import LocalObjectReference
 from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
@@ -10,12 +11,14 @@ from llamacluster.resources.modelclaim import claim_labels, claim_volume
 from llamacluster.resources.pod import agent_container, engine_container, pod_template
 
 MODEL_VOLUME = "model"
-GATE_RESOURCES = {
-    "requests": {"cpu": "20m", "memory": "128Mi"},
-    # No limit of CPU: throttling would hold up every token.
-    "limits": {"memory": "128Mi"},
-}
-"""HAProxy and its agent hold 50 MiB idle, and up to 35 KiB more for each of 1,000 connections."""
+GATE_VOLUME = "gate"
+API_KEYS_VOLUME = "api-keys"
+TLS_VOLUME = "tls"
+GATE_MEMORY = "128Mi"
+"""HAProxy and its agent hold 30 MiB, and 28 KiB more for each of 1,000 connections that send a body
+(60 MiB in all, seen), for which the kernel keeps up to 32 KiB each."""
+GATE_MEMORY_WITH_TLS = "256Mi"
+"""A connection over TLS takes 110 KiB more."""
 
 
 def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
@@ -34,11 +37,13 @@ def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
     )
     pod = pod_template(cluster, settings, container, [control_volume(cluster), *volumes])
     pod["metadata"]["labels"] |= claim_labels(cluster)
-    pod["spec"]["containers"].append(_gate(cluster, image))
+    gate_volumes, gate_mounts = _gate_volumes(cluster)
+    pod["spec"]["containers"].append(_gate(cluster, image, gate_mounts))
+    pod["spec"]["volumes"] += gate_volumes
     return pod
 
 
-def _gate(cluster: LlamaCluster, image: str) -> Manifest:
+def _gate(cluster: LlamaCluster, image: str, mounts: list[Manifest]) -> Manifest:
     """The container that the API's clients talk to.
 
     It has no probe of its own: the leader's says whether the gate listens, and a probe through a
@@ -52,18 +57,45 @@ def _gate(cluster: LlamaCluster, image: str) -> Manifest:
         queue=spec.server.queue.max_requests,
         queue_seconds=spec.server.queue.timeout_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
+        api_keys_secret=_name(spec.server.api_keys_secret),
+        tls_secret=_name(spec.server.tls_secret),
     )
+    memory = GATE_MEMORY_WITH_TLS if spec.server.tls_secret else GATE_MEMORY
     return {
         **engine_container(
             cluster,
             image,
             name=contract.GATE_CONTAINER,
             args=contract.gate_args(options),
-            mounts=[],
+            mounts=mounts,
         ),
         "ports": [{"name": "http", "containerPort": spec.server.port}],
-        "resources": GATE_RESOURCES,
+        # No limit of CPU: throttling would hold up every token.
+        "resources": {"requests": {"cpu": "20m", "memory": memory}, "limits": {"memory": memory}},
     }
+
+
+def _gate_volumes(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]]:
+    """Volumes of the gate alone: the engine, which reads what strangers send, sees neither keys nor
+    certificate. What HAProxy reads of them is in memory, never on a disk."""
+    memory = {"medium": "Memory", "sizeLimit": "8Mi"}
+    volumes: list[Manifest] = [{"name": GATE_VOLUME, "emptyDir": memory}]
+    mounts: list[Manifest] = [{"name": GATE_VOLUME, "mountPath": contract.GATE_DIR}]
+    server = cluster.spec.server
+    for volume, path, reference in (
+        (API_KEYS_VOLUME, contract.API_KEYS_DIR, server.api_keys_secret),
+        (TLS_VOLUME, contract.TLS_DIR, server.tls_secret),
+    ):
+        if reference:
+            # Optional: the gate says that it is missing, and takes it up when it comes.
+            secret = {"secretName": reference.name, "optional": True, "defaultMode": 0o440}
+            volumes.append({"name": volume, "secret": secret})
+            mounts.append({"name": volume, "mountPath": path, "readOnly": True})
+    return volumes, mounts
+
+
+def _name(reference: LocalObjectReference | None) -> str | None:
+    return reference.name if reference else None
 
 
 def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:

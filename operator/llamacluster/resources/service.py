@@ -30,7 +30,7 @@ def service(cluster: LlamaCluster) -> Manifest:
                     "port": spec.port,
                     "targetPort": "http",
                     "protocol": "TCP",
-                    "appProtocol": "http",
+                    "appProtocol": scheme(cluster),
                 }
             ],
         },
@@ -40,4 +40,9 @@ def service(cluster: LlamaCluster) -> Manifest:
 def endpoint(cluster: LlamaCluster) -> str:
     """URL of the OpenAI-compatible API inside the cluster."""
     host = f"{service_name(cluster)}.{cluster.metadata.namespace}.svc"
-    return f"http://{host}:{cluster.spec.server.port}/v1"
+    return f"{scheme(cluster)}://{host}:{cluster.spec.server.port}/v1"
+
+
+def scheme(cluster: LlamaCluster) -> str:
+    """http, or https where the LlamaCluster has a certificate."""
+    return "https" if cluster.spec.server.tls_secret else "http"

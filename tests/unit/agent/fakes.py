@@ -9,7 +9,13 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Lock
 
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import AttachRequest, EngineBuild, HeldMemory, WorkerStatus
+from llamacluster.agent.contract import (
+    AttachRequest,
+    EngineBuild,
+    GateStatus,
+    HeldMemory,
+    WorkerStatus,
+)
 from llamacluster.agent.engine import EngineHttp
 from llamacluster.agent.gatesockets import GateSockets
 from llamacluster.agent.peers import PeerError, Peers
@@ -151,6 +157,10 @@ class FakeSockets(GateSockets):
     listens: bool = True
     clients: int = 0
     running: int = 0
+    says: GateStatus | None = None
+
+    def told(self) -> GateStatus | None:
+        return self.says
 
     def gate_listens(self) -> bool:
         return self.listens

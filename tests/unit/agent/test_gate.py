@@ -13,10 +13,13 @@ from threading import Thread
 
 import pytest
 
+from llamacluster.agent.access import Access
 from llamacluster.agent.contract import GateOptions
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.gate import Gate, configuration
+from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.log import Log
+from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.planning.bodies import max_body_bytes
 from tests.unit.agent.fakes import FakeChild, FakeLauncher, FastClock
 
@@ -61,6 +64,37 @@ def test_inner_paths_are_not_among_the_open_ones(path: str) -> None:
     assert path not in configuration(OPTIONS).split()
 
 
+GUARDED = GateOptions(4, 4096, api_keys_secret="k", tls_secret="t")  # noqa: S106 - names
+
+
+def test_without_secrets_it_asks_for_no_key_and_speaks_plain_http() -> None:
+    text = configuration(OPTIONS)
+    assert " ssl " not in text
+    assert "known_key" not in text
+
+
+def test_a_key_is_asked_for_before_anything_but_the_health_is_told() -> None:
+    lines = [line.strip() for line in configuration(GUARDED).splitlines()]
+    answers = [line for line in lines if line.startswith("http-request return")]
+    assert [" if health reads" in line for line in answers[:3]] == [True, True, False]
+    assert answers[2].startswith("http-request return status 401 ")
+    assert answers[2].endswith(" unless known_key or preflight")
+    assert "acl known_key var(txn.key) -m str -f /gate/keys" in lines
+
+
+@pytest.mark.parametrize("options", [OPTIONS, GUARDED])
+def test_the_engine_gets_no_key(options: GateOptions) -> None:
+    text = configuration(options)
+    for header in ("authorization", "x-api-key"):
+        assert f"http-request del-header {header}\n" in text
+
+
+def test_old_tls_is_refused() -> None:
+    text = configuration(GUARDED)
+    assert "proto h1 tcp-ut 60s ssl crt /gate/tls.pem alpn http/1.1\n" in text
+    assert "ssl-default-bind-options ssl-min-ver TLSv1.2\n" in text
+
+
 class Running:
     """A gate whose HAProxy is a fake that ends at SIGUSR1 if it has no clients."""
 
@@ -72,15 +106,27 @@ class Running:
         self.clients = 0
         self.signals: list[int] = []
         self.launcher.begin = self._begin
+        log = Log("gate", StringIO())
         self.gate = Gate(
             OPTIONS,
             "haproxy",
             folder,
+            Access(
+                OPTIONS,
+                folder / "api-keys",
+                folder / "tls",
+                folder,
+                folder / "gate.json",
+                Runtime(folder / "haproxy.sock"),
+                self.clock,
+                log,
+            ),
+            SlowBodies(Runtime(folder / "haproxy.sock"), self.clock, log),
             lambda: self.requests,
             Drain(300, self.clock),
             self.launcher,
             self.clock,
-            Log("gate", StringIO()),
+            log,
         )
         self.thread = Thread(target=self.gate.run)
         self.thread.start()
@@ -118,7 +164,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def test_haproxy_runs_with_the_configuration(running: Running) -> None:
     argv, _ = running.launcher.started[0]
     assert argv == ["haproxy", "-db", "-f", str(running.folder / "haproxy.cfg")]
-    assert (running.folder / "haproxy.cfg").read_text() == configuration(OPTIONS)
+    assert (running.folder / "haproxy.cfg").read_text() == configuration(OPTIONS, running.folder)
 
 
 def test_an_haproxy_that_ends_is_started_again(running: Running) -> None:

@@ -126,6 +126,7 @@ def leader_status(
     held: list[int] | None = None,
     leader_held: int | None = None,
     placed: list[tuple[int, int, int]] | None = None,
+    gate: contract.GateStatus | None = None,
     progress: contract.Progress | None = None,
 ) -> contract.LeaderStatus:
     """What the leader's agent says, as far as the operator reads it: `held` and `placed` (weights,
@@ -149,6 +150,7 @@ def leader_status(
             "memory": memory(leader_held),
             "placement": [dict(zip(parts, row, strict=True)) for row in placed or []],
             "engine": {"version": "b9000", "build": "abc"},
+            "gate": gate,
             "progress": progress,
         },
     )

@@ -13,11 +13,11 @@ PLAN = a_plan()
 
 
 def model_volumes(**model: object) -> tuple[list[Manifest], list[Manifest]]:
-    """Volumes and mounts of the leader, but for its scratch directory."""
+    """Volumes and mounts of the leader, but for its scratch directory and what is the gate's."""
     spec = leader_pod(llama_cluster(model=model), IMAGE, PLAN)["spec"]
     mounts = spec["containers"][0]["volumeMounts"]
     return (
-        [volume for volume in spec["volumes"] if volume["name"] != "tmp"],
+        [volume for volume in spec["volumes"] if volume["name"] not in ("tmp", "gate")],
         [mount for mount in mounts if mount["name"] != "tmp"],
     )
 
@@ -105,3 +105,28 @@ def test_leaders_that_mount_one_claim_have_one_label() -> None:
     assert one == label("pvc://a/other.gguf", "y")
     assert one != label("pvc://b/m.gguf")
     assert label("http://h/m.gguf") is None
+
+
+def test_the_gate_alone_has_the_secrets_of_the_api() -> None:
+    server = {"apiKeysSecret": {"name": "k"}, "tlsSecret": {"name": "t"}}
+    spec = leader_pod(llama_cluster(server=server), IMAGE, PLAN)["spec"]
+    volumes = {volume.pop("name"): volume for volume in spec["volumes"]}
+    assert volumes["gate"] == {"emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
+    # A Secret that is missing must not keep the pod from starting.
+    for volume, name in (("api-keys", "k"), ("tls", "t")):
+        assert volumes[volume] == {
+            "secret": {"secretName": name, "optional": True, "defaultMode": 0o440}
+        }
+    leader, gate = spec["containers"]
+    assert {mount["name"] for mount in gate["volumeMounts"]} == {"tmp", "gate", "api-keys", "tls"}
+    assert {mount["name"] for mount in leader["volumeMounts"]}.isdisjoint(
+        {"gate", "api-keys", "tls"}
+    )
+    options = contract.parse(gate["args"])
+    assert isinstance(options, contract.GateOptions)
+    assert (options.api_keys_secret, options.tls_secret) == ("k", "t")
+
+
+def test_without_secrets_the_gate_has_no_volume_of_them() -> None:
+    spec = leader_pod(llama_cluster(), IMAGE, PLAN)["spec"]
+    assert {volume["name"] for volume in spec["volumes"]}.isdisjoint({"api-keys", "tls"})

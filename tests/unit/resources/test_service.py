@@ -37,3 +37,10 @@ def test_it_has_the_users_annotations() -> None:
 def test_the_endpoint_is_the_services_address() -> None:
     assert endpoint(llama_cluster("gemma", "llm")) == "http://gemma.llm.svc:8080/v1"
     assert endpoint(llama_cluster(server={"port": 9000})) == "http://x.ns.svc:9000/v1"
+
+
+def test_with_a_certificate_it_is_https() -> None:
+    cluster = llama_cluster(server={"tlsSecret": {"name": "y"}})
+    assert endpoint(cluster) == "https://x.ns.svc:8080/v1"
+    assert service(cluster)["spec"]["ports"][0]["appProtocol"] == "https"
+    assert service(llama_cluster())["spec"]["ports"][0]["appProtocol"] == "http"
