@@ -30,7 +30,6 @@ from llamacluster.agent.contract import (
     LIVEZ,
     MAX_WORKERS,
     READYZ,
-    RPC_PORT,
     SERVING,
     STATUS,
     AttachedWorker,
@@ -84,7 +83,8 @@ class Found:
     host: str
     """Its name in the group's headless Service."""
     address: str
-    """IPv4 address that the name had when its agent answered."""
+    """IPv4 address that the name had when its agent answered, or that of the tunnel to there."""
+    rpc_port: int
     status: WorkerStatus
 
     @property
@@ -97,7 +97,7 @@ class Found:
         """For the engine, which looks a name up again for each of its many connections: DNS caches
         may still lead some of them to a worker's predecessor, and a connection to nobody takes
         134 s to fail. So it gets the address at which the worker's agent answered by its name."""
-        return f"{self.address}:{RPC_PORT}"
+        return f"{self.address}:{self.rpc_port}"
 
 
 class Leader:
@@ -291,7 +291,7 @@ class Leader:
             return f"its name still leads to {status['name']}"
         if status["stopping"]:
             return "its pod is being stopped"
-        return Found(host, address, status)
+        return Found(host, address, self._peers.rpc_port, status)
 
     def _attach(self, found: Sequence[Found]) -> tuple[str, list[Found]]:
         epoch = uuid.uuid4().hex

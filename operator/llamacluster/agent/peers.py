@@ -7,7 +7,19 @@ import json
 import socket
 from typing import TypeGuard
 
-from llamacluster.agent.contract import AGENT_PORT, ATTACH, STATUS, AttachRequest, WorkerStatus
+from llamacluster.agent.contract import (
+    AGENT_PORT,
+    ATTACH,
+    RPC_PORT,
+    STATUS,
+    TUNNELLED_AGENT_PORT,
+    TUNNELLED_RPC_PORT,
+    AttachRequest,
+    WorkerStatus,
+    tunnel_address,
+)
+from llamacluster.agent.haproxy import HaproxyError
+from llamacluster.agent.tunnel import lead_to
 
 MAX_ANSWER_BYTES = 64 << 10
 STATUS_SECONDS = 2.0
@@ -19,6 +31,9 @@ class PeerError(Exception):
 
 class Peers:
     """Talks to workers by their names."""
+
+    agent_port = AGENT_PORT
+    rpc_port = RPC_PORT
 
     def address(self, host: str) -> str:
         """The IPv4 address of a name: the engine speaks nothing else. Raises PeerError."""
@@ -41,7 +56,7 @@ class Peers:
     def _ask(
         self, address: str, method: str, path: str, body: AttachRequest | None, seconds: float
     ) -> WorkerStatus:
-        connection = http.client.HTTPConnection(address, AGENT_PORT, timeout=seconds)
+        connection = http.client.HTTPConnection(address, self.agent_port, timeout=seconds)
         try:
             connection.request(method, path, None if body is None else json.dumps(body).encode())
             response = connection.getresponse()
@@ -61,6 +76,24 @@ class Peers:
         if not _is_worker_status(answer):
             raise PeerError("its answer is not that of a worker's agent: is it the same image?")
         return answer
+
+
+class TunnelledPeers(Peers):
+    """Talks to them through this pod's tunnel, where each has a loopback address of its own."""
+
+    agent_port = TUNNELLED_AGENT_PORT
+    rpc_port = TUNNELLED_RPC_PORT
+
+    def address(self, host: str) -> str:
+        """The tunnel's address for a name; the tunnel leads to where the name is now. Raises
+        PeerError."""
+        there = super().address(host)
+        index = int(host.partition(".")[0].rpartition("-")[2])
+        try:
+            lead_to(index, there)
+        except HaproxyError as error:
+            raise PeerError(f"the tunnel to it is not there: {error}") from error
+        return tunnel_address(index)
 
 
 def _is_worker_status(value: object) -> TypeGuard[WorkerStatus]:
