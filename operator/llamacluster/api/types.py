@@ -244,6 +244,15 @@ class Server(ApiModel):
     """The Service in front of the API."""
 
 
+class Rpc(ApiModel):
+    """How a leader and its workers talk to each other."""
+
+    encryption: bool = False
+    """Mutual TLS between the leader and the workers of each group, through a further container in
+    each pod, with certificates that the operator makes and renews. It costs CPU time and some
+    latency for each token (see docs/security.md). A change rolls the groups."""
+
+
 class Rollout(ApiModel):
     """How groups get a changed spec: one after another, from the highest index down."""
 
@@ -325,6 +334,8 @@ class LlamaClusterSpec(ApiModel):
     """How the engine runs the model."""
     server: Server = Server()
     """The API that a group serves."""
+    rpc: Rpc = Rpc()
+    """How a leader and its workers talk to each other."""
     rollout: Rollout = Rollout()
     """How groups get a changed spec."""
     recovery: Recovery = Recovery()

@@ -37,7 +37,7 @@ async def read(
 
     Raises Refused and PredecessorRemains.
     """
-    with _refusals(resource, name):
+    with refusals(resource, name):
         live = await api.get(resource, cluster.metadata.namespace, name)
         if live is not None:
             check_ownership(cluster, live)
@@ -54,12 +54,12 @@ async def make_true(
     if live is not None and why is None:
         return live
     log.info("applying", object=f"{resource.kind}/{name}", because=why)
-    with _refusals(resource, name):
+    with refusals(resource, name):
         return await api.apply(resource, desired)
 
 
 @contextmanager
-def _refusals(resource: Resource, name: str) -> Iterator[None]:
+def refusals(resource: Resource, name: str) -> Iterator[None]:
     """Errors that last until a person does something, as Refused."""
     try:
         yield

@@ -7,6 +7,7 @@ from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.modelclaim import claim_labels, claim_volume
 from llamacluster.resources.pod import agent_container, engine_container, pod_template
+from llamacluster.resources.rpctls import add_tunnel
 
 MODEL_VOLUME = "model"
 GATE_RESOURCES = {
@@ -27,13 +28,15 @@ def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
         image,
         name=contract.LEADER_CONTAINER,
         args=contract.leader_args(_options(cluster, plan)),
-        ports=[],
+        ports=[{"name": "agent", "containerPort": contract.AGENT_PORT}],
         mounts=mounts,
         memory=plan.leader_memory,
     )
     pod = pod_template(cluster, settings, container, volumes)
     pod["metadata"]["labels"] |= claim_labels(cluster)
     pod["spec"]["containers"].append(_gate(cluster, image))
+    if cluster.spec.rpc.encryption:
+        add_tunnel(pod, cluster, image, workers=plan.workers)
     return pod
 
 
@@ -82,6 +85,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         chat_template=inference.chat_template,
         extra_args=tuple(inference.extra_args),
         grace_seconds=spec.termination_grace_period_seconds,
+        encrypted=spec.rpc.encryption,
     )
 
 

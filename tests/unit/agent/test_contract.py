@@ -41,6 +41,7 @@ numbers = st.integers(1, 1 << 31)
         chat_template=st.none() | texts,
         extra_args=st.lists(st.text(max_size=20)).map(tuple),
         host=texts,
+        encrypted=st.booleans(),
     )
 )
 def test_leader_options_come_back_from_their_arguments(options: LeaderOptions) -> None:
