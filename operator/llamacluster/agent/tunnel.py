@@ -142,7 +142,7 @@ class Tunnel:
 
 
 def configuration(options: TunnelOptions, worker_names: list[str]) -> str:
-    """HAProxy's configuration, for one of 2.9 or newer."""
+    """HAProxy's configuration, which uses nothing that is newer than HAProxy 3.0."""
     sections = (
         _before_a_worker(options.host)
         if options.workers is None
