@@ -75,6 +75,19 @@ class FakeKubeApi(KubeApi):
         self._applied[key] = copy.deepcopy(manifest)
         return copy.deepcopy(self.objects[key])
 
+    async def apply_ours(self, resource: Resource, manifest: Manifest) -> None:
+        metadata = manifest["metadata"]
+        key = (resource.name, metadata["namespace"], metadata["name"])
+        if key in self.objects and key not in self._applied:
+            self.writes += 1
+            raise ApiError(409, "Apply failed with 1 conflict")
+        await self.apply(resource, manifest)
+
+    async def is_missing(self, resource: Resource, namespace: str, name: str) -> bool:
+        if resource.name in self.refusals:
+            raise self.refusals[resource.name]
+        return (resource.name, namespace, name) not in self.objects
+
     async def apply_status(self, resource: Resource, manifest: Manifest) -> Manifest:
         key = self._write(f"{resource.name}/status", manifest, resource.name)
         live = self.objects.get(key)

@@ -6,7 +6,14 @@ from typing import Protocol
 
 import pytest
 
-from llamacluster.controller.kubeapi import EVENTS, LLAMACLUSTERS, SERVICES, ApiError, KubeApi
+from llamacluster.controller.kubeapi import (
+    EVENTS,
+    LLAMACLUSTERS,
+    SECRETS,
+    SERVICES,
+    ApiError,
+    KubeApi,
+)
 from llamacluster.resources.metadata import FIELD_MANAGER
 from tests.build import Manifest, manifest
 
@@ -22,11 +29,20 @@ class Server(Protocol):
     def put_cluster(self, manifest: Manifest) -> None:
         """Somebody makes a LlamaCluster."""
 
+    def put_secret(self, manifest: Manifest) -> None:
+        """Somebody makes a Secret."""
+
     def edit_service(self, name: str, changes: Manifest) -> None:
         """Somebody changes a Service by a merge patch."""
 
     def delete_service(self, name: str) -> None:
         """Somebody deletes a Service."""
+
+
+def a_secret(server: Server, name: str, value: str = "MQ==") -> Manifest:
+    """A Secret as the operator would apply it."""
+    metadata = {"name": name, "namespace": server.namespace}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"a": value}}
 
 
 def a_service(server: Server, name: str = "s", **changes: Manifest) -> Manifest:
@@ -61,6 +77,21 @@ class KubeApiBehaviour:
         assert live["kind"] == "Service"
         assert live["metadata"]["uid"]
         assert live["spec"]["selector"] == {"app": "x"}
+
+    async def test_what_others_have_made_is_not_taken_over(self, server: Server) -> None:
+        theirs = a_secret(server, "theirs")
+        await server.api.apply_ours(SECRETS, a_secret(server, "ours"))
+        await server.api.apply_ours(SECRETS, a_secret(server, "ours", "Mg=="))
+        server.put_secret(theirs)
+        with pytest.raises(ApiError) as refused:
+            await server.api.apply_ours(SECRETS, a_secret(server, "theirs", "Mg=="))
+        assert refused.value.status == 409
+
+    async def test_what_is_missing_is_known_without_reading(self, server: Server) -> None:
+        assert await server.api.is_missing(SECRETS, server.namespace, "s")
+        assert await server.api.is_missing(SECRETS, server.namespace, "s")
+        await server.api.apply_ours(SECRETS, a_secret(server, "s"))
+        assert not await server.api.is_missing(SECRETS, server.namespace, "s")
 
     async def test_the_same_apply_again_changes_nothing(self, server: Server) -> None:
         first = await server.api.apply(SERVICES, a_service(server))

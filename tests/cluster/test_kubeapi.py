@@ -26,6 +26,9 @@ class RealServer:
     def put_cluster(self, manifest: Manifest) -> None:
         self.cluster.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
 
+    def put_secret(self, manifest: Manifest) -> None:
+        self.cluster.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+
     def edit_service(self, name: str, changes: Manifest) -> None:
         patch = f"--patch={json.dumps(changes)}"
         self.cluster.kubectl(

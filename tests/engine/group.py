@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,18 +19,23 @@ from llamacluster.agent.contract import (
     AGENT_UID,
     GATE_DIR,
     LEADER_ADDRESS_ENV,
+    PROBE_PORT,
     SCRATCH_DIR,
     STATUS,
+    TLS_DIR,
+    TUNNELLED_AGENT_PORT,
     GateOptions,
     LeaderOptions,
     LeaderStatus,
     Plan,
     PlanOptions,
+    TunnelOptions,
     WorkerOptions,
     WorkerStatus,
     gate_args,
     leader_args,
     plan_args,
+    tunnel_args,
     worker_args,
 )
 from llamacluster.api.quantity import to_bytes
@@ -116,12 +121,15 @@ class Container:
 
 @dataclass
 class Group:
-    """Starts pods by the names that LeaderWorkerSet would give them, and removes them. The gate is
-    a container in the leader's network, as in its pod."""
+    """Starts pods by the names that LeaderWorkerSet would give them, and removes them. Gate and
+    tunnels are containers in the network of another, as in their pods. With `tls`, a folder as a
+    Secret's volume, the group is encrypted."""
 
     engine: Engine
     image: str
     models: Path
+    tls: Path | None = None
+    leaf_delay_seconds: int = 300
     name: str = "x-0"
     network: str = field(default_factory=lambda: f"llamacluster-{uuid.uuid4().hex[:8]}")
     pods: dict[str, Container] = field(default_factory=dict)
@@ -135,14 +143,18 @@ class Group:
         return ("--volume", f"{self.network}:{SCRATCH_DIR}")
 
     def remove(self) -> None:
-        for pod in reversed(self.pods.values()):  # the gate before the leader, whose network it has
+        for pod in reversed(self.pods.values()):  # those in the network of another before that
             self.engine.docker("rm", "--force", "--volumes", pod.id)
         self.engine.docker("network", "rm", self.network)
         self.engine.docker("volume", "rm", "--force", self.network)
 
     def start_worker(self, index: int, *docker_args: str, grace_seconds: int = 300) -> Container:
-        options = WorkerOptions(grace_seconds=grace_seconds)
-        return self._start(f"{self.name}-{index}", worker_args(options), [AGENT_PORT], docker_args)
+        options = WorkerOptions(grace_seconds=grace_seconds, encrypted=self.tls is not None)
+        port = PROBE_PORT if self.tls else AGENT_PORT
+        name = f"{self.name}-{index}"
+        worker = self._start(name, worker_args(options), [port], docker_args)
+        self._start_tunnel(name, TunnelOptions(grace_seconds=grace_seconds))
+        return worker
 
     def plan(self, options: PlanOptions) -> Plan:
         """What the planner says; its container is gone then."""
@@ -162,6 +174,7 @@ class Group:
         gate: GateOptions | None = None,
         gate_args_of_docker: Sequence[str] = (),
     ) -> Container:
+        options = replace(options, encrypted=self.tls is not None)
         ports = [AGENT_PORT, options.server_port]
         leader = self._start(
             self.name, leader_args(options), ports, (*self._shared_tmp, *docker_args)
@@ -170,24 +183,43 @@ class Group:
             options.parallel, options.context_size, grace_seconds=options.grace_seconds
         )
         memory = GATE_MEMORY_WITH_TLS if gate.tls_secret else GATE_MEMORY
-        identity = self.engine.docker(
-            *("run", "--detach", "--network", f"container:{leader.id}"),
-            *LOCKED_DOWN,
-            *(
-                "--tmpfs",
-                f"{GATE_DIR}:mode=1777",
-                "--cpus",
-                "1",
-                "--memory",
-                f"{to_bytes(memory)}b",
+        self._start_beside(
+            self.name,
+            "gate",
+            gate_args(gate),
+            (
+                *("--tmpfs", f"{GATE_DIR}:mode=1777", "--cpus", "1"),
+                *("--memory", f"{to_bytes(memory)}b"),
+                *self._shared_tmp,
+                *gate_args_of_docker,
             ),
-            *self._shared_tmp,
-            *gate_args_of_docker,
-            self.image,
-            *gate_args(gate),
-        ).strip()
-        self.pods["gate"] = Container(self.engine, identity)
+        )
+        self._start_tunnel(
+            self.name, TunnelOptions(len(options.layers), grace_seconds=options.grace_seconds)
+        )
         return leader
+
+    def _start_tunnel(self, pod: str, options: TunnelOptions) -> None:
+        if self.tls:
+            options = replace(options, leaf_delay_seconds=self.leaf_delay_seconds)
+            volume = ("--volume", f"{self.tls}:{TLS_DIR}:ro")
+            self._start_beside(pod, f"tunnel of {pod}", tunnel_args(options), volume)
+
+    def _start_beside(
+        self, pod: str, name: str, args: list[str], docker_args: tuple[str, ...] = ()
+    ) -> None:
+        """A further container of a pod."""
+        identity = self.engine.docker(
+            *("run", "--detach", "--network", f"container:{self.pods[pod].id}"),
+            *(() if self._shared_tmp[1] in docker_args else OWN_TMP),
+            *LOCKED_DOWN,
+            *("--env", f"{LEADER_ADDRESS_ENV}={self.name}.{DOMAIN}"),
+            *("--memory", "128m"),
+            *docker_args,
+            self.image,
+            *args,
+        ).strip()
+        self.pods[name] = Container(self.engine, identity)
 
     def start_plain_server(self, *args: str) -> Container:
         """llama-server alone, without agents."""
@@ -203,7 +235,7 @@ class Group:
     ) -> Container:
         identity = self.engine.docker(
             *("run", "--detach", "--network", self.network),
-            *(() if docker_args[:2] == self._shared_tmp else OWN_TMP),
+            *(() if self._shared_tmp[1] in docker_args else OWN_TMP),
             *("--hostname", name, "--network-alias", f"{name}.{DOMAIN}"),
             *("--env", f"{LEADER_ADDRESS_ENV}={self.name}.{DOMAIN}"),
             *LOCKED_DOWN,
@@ -220,6 +252,9 @@ class Group:
     @property
     def leader(self) -> Container:
         return self.pods[self.name]
+
+    def tunnel(self, pod: str) -> Container:
+        return self.pods[f"tunnel of {pod}"]
 
     @property
     def gate(self) -> Container:
@@ -255,7 +290,17 @@ class Group:
         return ended
 
     def worker_status(self, index: int) -> WorkerStatus:
-        code, body = self.worker(index).get(STATUS)
+        worker = self.worker(index)
+        if self.tls:
+            url = f"http://127.0.0.1:{TUNNELLED_AGENT_PORT}{STATUS}"
+            code, body = (
+                200,
+                worker.run_python(
+                    f"from urllib.request import urlopen; print(urlopen('{url}').read().decode())"
+                ),
+            )
+        else:
+            code, body = worker.get(STATUS)
         assert code == 200
         status: WorkerStatus = json.loads(body)
         return status

@@ -18,7 +18,7 @@ from tests.unit.resources.restricted import violations
 CHART = Path(__file__).parents[2] / "charts" / "llamacluster"
 DIGEST = f"sha256:{'a' * 64}"
 RULES = {
-    ("", "secrets"): {"create"},
+    ("", "secrets"): {"create", "patch"},
     ("networking.k8s.io", "networkpolicies"): {"get", "list", "create", "patch", "delete"},
     ("llamacluster.dev", "llamaclusters"): {"get", "list", "watch"},
     ("llamacluster.dev", "llamaclusters/status"): {"patch"},
@@ -27,6 +27,7 @@ RULES = {
     ("policy", "poddisruptionbudgets"): {"get", "create", "patch"},
     ("batch", "jobs"): {"get", "list", "create", "patch", "delete"},
     ("", "pods"): {"list", "watch", "delete"},
+    ("", "configmaps"): {"get", "create", "patch"},
     ("", "events"): {"create"},
 }
 

@@ -1,4 +1,4 @@
-"""`python3 -m llamacluster.agent {worker,leader,gate,plan}`: the first process of a container."""
+"""`python3 -m llamacluster.agent {worker,leader,gate,tunnel,plan}`: a container's first process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from threading import Event, Thread
 
 from llamacluster import __version__
-from llamacluster.agent import engine
+from llamacluster.agent import engine, haproxy
 from llamacluster.agent.access import SOCKET, Access
-from llamacluster.agent.api import Api
+from llamacluster.agent.api import Answer, Api
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
@@ -28,15 +28,21 @@ from llamacluster.agent.contract import (
     GATE_DIR,
     GATE_STATUS_FILE,
     LEADER_ADDRESS_ENV,
+    LIVEZ,
     MAX_WORKERS,
     MODEL_DIR,
+    PROBE_PORT,
+    READYZ,
     RPC_PORT,
     SCRATCH_DIR,
     TLS_DIR,
+    TUNNELLED_AGENT_PORT,
+    TUNNELLED_RPC_PORT,
     GateOptions,
     LeaderOptions,
     PlanFailure,
     PlanOptions,
+    TunnelOptions,
     WorkerOptions,
     parse,
 )
@@ -49,13 +55,15 @@ from llamacluster.agent.leader import Leader
 from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import connections, is_listening
 from llamacluster.agent.log import Log
-from llamacluster.agent.peers import Peers
+from llamacluster.agent.peers import Peers, TunnelledPeers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.process import Launcher
 from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.token import ControlToken
+from llamacluster.agent.tunnel import Tunnel
 from llamacluster.agent.worker import Worker
+from llamacluster.agent.workers import worker_hosts
 from llamacluster.planning.reasons import GroupError
 
 STOP_SECONDS = 8.0
@@ -69,26 +77,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if argv is None else argv)
     if isinstance(options, PlanOptions):
         return _plan(options)
-    role = {WorkerOptions: "worker", LeaderOptions: "leader", GateOptions: "gate"}[type(options)]
+    role = {
+        WorkerOptions: "worker",
+        LeaderOptions: "leader",
+        GateOptions: "gate",
+        TunnelOptions: "tunnel",
+    }[type(options)]
     signals = Signals()
     log, clock, launcher = Log(role), Clock(), Launcher()
     drain = Drain(options.grace_seconds, clock)
-    part: Worker | Leader | Gate
+    part: Worker | Leader | Gate | Tunnel
     try:
         if isinstance(options, WorkerOptions):
             part = _worker(options, drain, launcher, clock, log)
         elif isinstance(options, LeaderOptions):
             part = _leader(options, drain, launcher, clock, log)
-        else:
+        elif isinstance(options, GateOptions):
             part = _gate(options, drain, launcher, clock, log)
+        else:
+            part = _tunnel(options, drain, launcher, clock, log)
     except GroupError as error:
         log.error(error.message, reason=error.reason)
         return 1
-    if not isinstance(part, Gate):
-        # A leader shows its state and takes no orders: what asks for it, the operator, may not
-        # read the token.
-        token = _token(options, clock) if isinstance(options, WorkerOptions) else None
-        Api(options.host, AGENT_PORT, part.routes(), token)
+    if isinstance(part, Leader):
+        # It shows its state and takes no orders: what asks for it, the operator, may not read the
+        # token.
+        Api(options.host, AGENT_PORT, part.routes())
+    elif isinstance(part, Worker) and isinstance(options, WorkerOptions):
+        _serve_worker(options, part, _token(options, clock))
     log.info("agent started", version=__version__)
     return _live(part.run, part.stop, drain.seconds, signals, launcher, log)
 
@@ -126,11 +142,14 @@ def _worker(
 ) -> Worker:
     limits = Limits()
     threads = options.threads or limits.threads()
+    host, port = options.host, RPC_PORT
+    if options.encrypted:
+        host, port = "127.0.0.1", TUNNELLED_RPC_PORT
     return Worker(
         name=_pod_name(),
-        argv=engine.rpc_argv(engine.rpc_program(), options.host, threads),
-        listening=lambda: is_listening(options.host, RPC_PORT),
-        connected=lambda: connections(RPC_PORT) > 0,
+        argv=engine.rpc_argv(engine.rpc_program(), host, port, threads),
+        listening=lambda: is_listening(host, port),
+        connected=lambda: connections(port) > 0,
         engine=engine.identity(),
         threads=threads,
         memory_limit_bytes=limits.memory_bytes(),
@@ -157,7 +176,7 @@ def _leader(
         build=build,
         status=GroupStatus(_pod_name(), build, threads, limits.memory_bytes(), clock),
         store=ModelStore(Path(MODEL_DIR), Path(CLAIM_DIR), Path(SCRATCH_DIR), log, stopping),
-        peers=Peers(_token(options, clock)),
+        peers=(TunnelledPeers if options.encrypted else Peers)(_token(options, clock)),
         launcher=launcher,
         http=engine.EngineHttp(),
         sockets=GateSockets(options.server_port, Path(GATE_STATUS_FILE)),
@@ -198,6 +217,46 @@ def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, 
 def _token(options: WorkerOptions | LeaderOptions, clock: Clock) -> ControlToken | None:
     file = options.control_token_file
     return ControlToken(Path(file), clock) if file else None
+
+
+def _tunnel(
+    options: TunnelOptions, drain: Drain, launcher: Launcher, clock: Clock, log: Log
+) -> Tunnel:
+    if options.workers is None:
+        names: list[str] = []
+        agent = ("127.0.0.1", TUNNELLED_AGENT_PORT)
+    else:
+        _, names = worker_hosts(os.environ[LEADER_ADDRESS_ENV], options.workers)
+        agent = ("0.0.0.0", AGENT_PORT)
+    return Tunnel(
+        options,
+        names,
+        program=haproxy_program(),
+        folder=Path(SCRATCH_DIR),
+        tls_folder=Path(TLS_DIR),
+        agent_listens=lambda: is_listening(*agent),
+        ask=haproxy.ask,
+        drain=drain,
+        launcher=launcher,
+        clock=clock,
+        log=log,
+    )
+
+
+def _serve_worker(options: WorkerOptions, worker: Worker, token: ControlToken | None) -> None:
+    routes = worker.routes()
+    if not options.encrypted:
+        Api(options.host, AGENT_PORT, routes, token)
+        return
+    Api("127.0.0.1", TUNNELLED_AGENT_PORT, routes, token)
+
+    def readiness(body: bytes) -> Answer:
+        if not is_listening(options.host, RPC_PORT):
+            return Answer(503, "the tunnel does not listen: see the log of the container tunnel")
+        return routes[f"GET {READYZ}"](body)
+
+    probes = {f"GET {LIVEZ}": routes[f"GET {LIVEZ}"], f"GET {READYZ}": readiness}
+    Api(options.host, PROBE_PORT, probes)
 
 
 def _pod_name() -> str:

@@ -20,6 +20,7 @@ WORKER_CONTAINER = "worker"
 LEADER_CONTAINER = "leader"
 PLAN_CONTAINER = "plan"
 GATE_CONTAINER = "gate"
+TUNNEL_CONTAINER = "tunnel"
 
 RPC_PORT = 50052
 """Port of the worker's RPC server. Only the group's leader may connect; probes never do."""
@@ -27,7 +28,20 @@ AGENT_PORT = 50051
 """Port of the agents' HTTP, in workers and leaders alike."""
 ENGINE_PORT = 18080
 """Port of llama-server in the leader, on loopback alone: the gate asks it, and the agent."""
-OWN_PORTS = (AGENT_PORT, RPC_PORT, ENGINE_PORT)
+TUNNELLED_AGENT_PORT = 18051
+TUNNELLED_RPC_PORT = 18052
+"""With RPC encryption, what others reach at AGENT_PORT and RPC_PORT of a worker is its tunnel. The
+agent and the RPC server themselves are at these ports, on loopback alone: in the worker, and by
+`tunnel_address` in the leader."""
+TUNNEL_PORT = 18053
+"""Port at which a tunnel is told its workers' addresses and its certificates, on loopback alone."""
+PROBE_PORT = 50050
+"""Port of LIVEZ and READYZ in a worker with RPC encryption, for the kubelet, which has no
+certificate."""
+OWN_PORTS = (
+    *(AGENT_PORT, RPC_PORT, ENGINE_PORT),
+    *(TUNNELLED_AGENT_PORT, TUNNELLED_RPC_PORT, TUNNEL_PORT),
+)
 """Ports that the API of a group cannot have."""
 DEFAULT_SERVER_PORT = 8080
 """Port of the OpenAI-compatible API in the leader, at which the gate listens."""
@@ -61,6 +75,11 @@ CONTROL_DIR = "/run/llamacluster-control"
 """Where leaders and workers have the Secret with their token mounted."""
 CONTROL_TOKEN_KEY = "token"  # noqa: S105 - the file's name
 CONTROL_TOKEN_FILE = f"{CONTROL_DIR}/{CONTROL_TOKEN_KEY}"
+TLS_DIR = "/rpc-tls"
+"""Where the tunnels find `ca.crt`, `tls.crt` and `tls.key`, read-only."""
+LEAF_DELAY_SECONDS = 300
+"""After which a tunnel shows a new certificate: by then the kubelets of the whole group, which look
+for new Secrets about once a minute, have brought the others the authority that it is from."""
 SCRATCH_DIR = "/tmp"  # noqa: S108 - a mount of this pod alone
 """Writable emptyDir in both pods."""
 
@@ -110,6 +129,8 @@ class WorkerOptions:
     one."""
     grace_seconds: int = DEFAULT_GRACE_SECONDS
     """The pod's terminationGracePeriodSeconds."""
+    encrypted: bool = False
+    """A tunnel in the same pod is all that listens for others."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +174,8 @@ class LeaderOptions:
     """The token to show to workers; None: none, as before there was one."""
     grace_seconds: int = DEFAULT_GRACE_SECONDS
     """The pod's terminationGracePeriodSeconds."""
+    encrypted: bool = False
+    """The workers are reached through a tunnel in the same pod."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +197,20 @@ class GateOptions:
     """Name of the Secret in API_KEYS_DIR; None: no key is asked for."""
     tls_secret: str | None = None
     """Name of the Secret in TLS_DIR; None: plain HTTP."""
+    grace_seconds: int = DEFAULT_GRACE_SECONDS
+    """The pod's terminationGracePeriodSeconds."""
+
+
+@dataclass(frozen=True)
+class TunnelOptions:
+    """Command line of the tunnel, which stands in each pod of a group with RPC encryption."""
+
+    workers: int | None = None
+    """In a leader's pod: how many it leads to. None: it stands before a worker."""
+    leaf_delay_seconds: int = LEAF_DELAY_SECONDS
+    """How long after a new authority the certificate that is from it is shown."""
+    host: str = "0.0.0.0"
+    """IPv4 address that it listens on for a worker."""
     grace_seconds: int = DEFAULT_GRACE_SECONDS
     """The pod's terminationGracePeriodSeconds."""
 
@@ -213,7 +250,29 @@ def worker_args(options: WorkerOptions) -> list[str]:
                 "control-token-file": options.control_token_file,
             }
         ),
+        *_encrypted(options),
     ]
+
+
+def tunnel_args(options: TunnelOptions) -> list[str]:
+    """Arguments of the tunnel's container. `parse` is the inverse."""
+    return [
+        "tunnel",
+        *_flags(
+            {
+                "workers": options.workers,
+                "leaf-delay-seconds": options.leaf_delay_seconds,
+                "host": options.host,
+                "grace-seconds": options.grace_seconds,
+            }
+        ),
+    ]
+
+
+def tunnel_address(worker: int) -> str:
+    """The loopback address by which the tunnel in a leader's pod leads to the worker of this index,
+    1 to MAX_WORKERS."""
+    return f"127.0.1.{worker}"
 
 
 def gate_args(options: GateOptions) -> list[str]:
@@ -265,6 +324,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
                 "control-token-file": options.control_token_file,
             }
         ),
+        *_encrypted(options),
     ]
     return [*args, *_last(options.embeddings, options.extra_args)]
 
@@ -292,7 +352,10 @@ def plan_args(options: PlanOptions) -> list[str]:
     return [*args, *_last(options.embeddings, options.extra_args)]
 
 
-def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | GateOptions | PlanOptions:
+Options = WorkerOptions | LeaderOptions | GateOptions | TunnelOptions | PlanOptions
+
+
+def parse(argv: Sequence[str]) -> Options:
     """The options that `argv` (without the program's name) says. Exits 2 with usage if wrong."""
     own: Sequence[str] = argv
     extra: Sequence[str] = ()
@@ -305,9 +368,15 @@ def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | GateOptions | 
             return WorkerOptions(**values)
         case "gate":
             return GateOptions(**values)
+        case "tunnel":
+            return TunnelOptions(**values)
         case "plan":
             return PlanOptions(**values, extra_args=tuple(extra))
     return LeaderOptions(**values, extra_args=tuple(extra))
+
+
+def _encrypted(options: WorkerOptions | LeaderOptions) -> list[str]:
+    return ["--encrypted"] if options.encrypted else []
 
 
 def _last(embeddings: bool, extra_args: Sequence[str]) -> list[str]:
@@ -326,10 +395,12 @@ def _parser() -> argparse.ArgumentParser:
     worker = roles.add_parser("worker", allow_abbrev=False, help="keep an RPC server running")
     leader = roles.add_parser("leader", allow_abbrev=False, help="form the group and serve")
     gate = roles.add_parser("gate", allow_abbrev=False, help="let requests in to the engine")
+    tunnel = roles.add_parser("tunnel", allow_abbrev=False, help="encrypt what the others say")
     for role in (worker, leader):
         role.add_argument("--threads", type=_positive, help="default: the CPU limit, rounded down")
         role.add_argument("--control-token-file", metavar="PATH", help="of the group's agents")
-    for role in (worker, leader, gate):
+        role.add_argument("--encrypted", action="store_true", help="a tunnel is in the pod")
+    for role in (worker, leader, gate, tunnel):
         role.add_argument("--host", default="0.0.0.0", help="IPv4 address to listen on")
         role.add_argument(
             "--grace-seconds", type=_positive, default=DEFAULT_GRACE_SECONDS, help="of the pod"
@@ -345,6 +416,8 @@ def _parser() -> argparse.ArgumentParser:
         "--hung-engine-seconds", type=_positive, default=DEFAULT_HUNG_ENGINE_SECONDS
     )
 
+    tunnel.add_argument("--leaf-delay-seconds", type=_positive, default=LEAF_DELAY_SECONDS)
+
     gate.add_argument("--queue", type=_positive, metavar="REQUESTS")
     gate.add_argument("--queue-seconds", type=_positive, default=GateOptions.queue_seconds)
     gate.add_argument("--api-keys-secret", metavar="NAME", help=f"of the keys in {API_KEYS_DIR}")
@@ -353,7 +426,8 @@ def _parser() -> argparse.ArgumentParser:
         role.add_argument("--server-port", type=_positive, default=DEFAULT_SERVER_PORT)
 
     plan = roles.add_parser("plan", allow_abbrev=False, help="split a model over workers")
-    plan.add_argument("--workers", type=int, choices=range(1, MAX_WORKERS + 1), metavar="N")
+    for role in (plan, tunnel):
+        role.add_argument("--workers", type=int, choices=range(1, MAX_WORKERS + 1), metavar="N")
     plan.add_argument("--worker-memory", type=_positive, metavar="BYTES")
     plan.add_argument("--worker-cpu", type=_positive, metavar="MILLICPUS")
     plan.add_argument("--leader-memory", type=_positive, metavar="BYTES")

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from llamacluster.agent.contract import ENGINE_PORT, RPC_PORT, EngineBuild, LeaderOptions
+from llamacluster.agent.contract import ENGINE_PORT, EngineBuild, LeaderOptions
 from llamacluster.planning.gguf import Header
 from llamacluster.planning.plan import CHECKPOINTS
 from llamacluster.planning.reasons import GroupError, Reason
@@ -102,9 +102,9 @@ def version(program: str) -> str | None:
     return None
 
 
-def rpc_argv(program: str, host: str, threads: int) -> list[str]:
+def rpc_argv(program: str, host: str, port: int, threads: int) -> list[str]:
     """Command line of a worker's RPC server."""
-    return [program, "-H", host, "-p", str(RPC_PORT), "-t", str(threads)]
+    return [program, "-H", host, "-p", str(port), "-t", str(threads)]
 
 
 def server_argv(

@@ -1,12 +1,14 @@
-"""The running HAProxy, told over its runtime socket: it takes keys and certificates as it runs, and
-no connection notices."""
+"""The running HAProxy, told over its runtime API: it takes keys and certificates as it runs, and no
+connection notices. The gate's listens on a Unix socket, a tunnel's on loopback."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, socket
+from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
+
+from llamacluster.agent.contract import TUNNEL_PORT
 
 ANSWER_SECONDS = 5.0
 MAX_COMMAND_BYTES = 15_000
@@ -80,8 +82,25 @@ class Runtime:
         with socket(AF_UNIX, SOCK_STREAM) as connection:
             connection.settimeout(ANSWER_SECONDS)
             connection.connect(str(self._path))
-            connection.sendall(command.encode() + b"\n")
-            return b"".join(_received(connection)).decode("utf-8", "replace").strip()
+            return _answer(connection, command)
+
+
+class HaproxyError(Exception):
+    """HAProxy does not answer. The message says why."""
+
+
+def ask(command: str, port: int = TUNNEL_PORT) -> str:
+    """What the tunnel's HAProxy answers to `command`. Raises HaproxyError if it does not."""
+    try:
+        with create_connection(("127.0.0.1", port), ANSWER_SECONDS) as connection:
+            return _answer(connection, command)
+    except OSError as error:
+        raise HaproxyError(f"HAProxy does not answer: {error}") from error
+
+
+def _answer(connection: socket, command: str) -> str:
+    connection.sendall(command.encode() + b"\n")
+    return b"".join(_received(connection)).decode("utf-8", "replace").strip()
 
 
 def _received(connection: socket) -> Iterator[bytes]:

@@ -7,8 +7,20 @@ import json
 import socket
 from typing import TypeGuard
 
-from llamacluster.agent.contract import AGENT_PORT, ATTACH, STATUS, AttachRequest, WorkerStatus
+from llamacluster.agent.contract import (
+    AGENT_PORT,
+    ATTACH,
+    RPC_PORT,
+    STATUS,
+    TUNNELLED_AGENT_PORT,
+    TUNNELLED_RPC_PORT,
+    AttachRequest,
+    WorkerStatus,
+    tunnel_address,
+)
+from llamacluster.agent.haproxy import HaproxyError
 from llamacluster.agent.token import SCHEME, ControlToken
+from llamacluster.agent.tunnel import lead_to
 
 MAX_ANSWER_BYTES = 64 << 10
 STATUS_SECONDS = 2.0
@@ -23,6 +35,9 @@ class Peers:
 
     def __init__(self, token: ControlToken | None = None) -> None:
         self._token = token
+
+    agent_port = AGENT_PORT
+    rpc_port = RPC_PORT
 
     def address(self, host: str) -> str:
         """The IPv4 address of a name: the engine speaks nothing else. Raises PeerError."""
@@ -49,7 +64,7 @@ class Peers:
         # With a token that the worker does not know yet, or no more, it does nothing.
         tokens = self._token.known() if self._token else []
         for token in tokens or [""]:
-            code, data = _answer(address, method, path, body, token, seconds)
+            code, data = _answer(address, self.agent_port, method, path, body, token, seconds)
             if code != 401:
                 break
         if code != 200:
@@ -63,8 +78,27 @@ class Peers:
         return answer
 
 
+class TunnelledPeers(Peers):
+    """Talks to them through this pod's tunnel, where each has a loopback address of its own."""
+
+    agent_port = TUNNELLED_AGENT_PORT
+    rpc_port = TUNNELLED_RPC_PORT
+
+    def address(self, host: str) -> str:
+        """The tunnel's address for a name; the tunnel leads to where the name is now. Raises
+        PeerError."""
+        there = super().address(host)
+        index = int(host.partition(".")[0].rpartition("-")[2])
+        try:
+            lead_to(index, there)
+        except HaproxyError as error:
+            raise PeerError(f"the tunnel to it is not there: {error}") from error
+        return tunnel_address(index)
+
+
 def _answer(
     address: str,
+    port: int,
     method: str,
     path: str,
     body: AttachRequest | None,
@@ -73,7 +107,7 @@ def _answer(
 ) -> tuple[int, bytes]:
     """Code and body of the agent's answer; an empty token is not shown. Raises PeerError when there
     is no answer."""
-    connection = http.client.HTTPConnection(address, AGENT_PORT, timeout=seconds)
+    connection = http.client.HTTPConnection(address, port, timeout=seconds)
     headers = {"Authorization": f"{SCHEME}{token}"} if token else {}
     try:
         sent = None if body is None else json.dumps(body).encode()

@@ -12,7 +12,6 @@ from threading import Event, Thread
 
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
-    RPC_PORT,
     AttachedWorker,
     AttachRequest,
     EngineBuild,
@@ -37,7 +36,8 @@ class Found:
     host: str
     """Its name in the group's headless Service."""
     address: str
-    """IPv4 address that the name had when its agent answered."""
+    """IPv4 address that the name had when its agent answered, or that of the tunnel to there."""
+    rpc_port: int
     status: WorkerStatus
 
     @property
@@ -50,7 +50,7 @@ class Found:
         """For the engine, which looks a name up again for each of its many connections: DNS caches
         may still lead some of them to a worker's predecessor, and a connection to nobody takes
         134 s to fail. So it gets the address at which the worker's agent answered by its name."""
-        return f"{self.address}:{RPC_PORT}"
+        return f"{self.address}:{self.rpc_port}"
 
 
 def worker_hosts(leader_address: str, workers: int) -> tuple[str, list[str]]:
@@ -102,7 +102,7 @@ class Search:
             return f"its name still leads to {status['name']}"
         if status["stopping"]:
             return "its pod is being stopped"
-        return Found(host, address, status)
+        return Found(host, address, self._peers.rpc_port, status)
 
 
 def new_epoch() -> str:

@@ -266,6 +266,15 @@ class Server(ApiModel):
     run, within about a minute. Absent: plain HTTP."""
 
 
+class Rpc(ApiModel):
+    """How a leader and its workers talk to each other."""
+
+    encryption: bool = False
+    """Mutual TLS between the leader and the workers of each group, through a further container in
+    each pod, with certificates that the operator makes and renews. It costs CPU time and some
+    latency for each token (see docs/security.md). A change rolls the groups."""
+
+
 class Rollout(ApiModel):
     """How groups get a changed spec: one after another, from the highest index down."""
 
@@ -357,6 +366,8 @@ class LlamaClusterSpec(ApiModel):
     network_policy: NetworkPolicy = NetworkPolicy()
     """Who may reach the pods: the groups' own ports are for the groups alone, the API is for those
     named here."""
+    rpc: Rpc = Rpc()
+    """How a leader and its workers talk to each other."""
     rollout: Rollout = Rollout()
     """How groups get a changed spec."""
     recovery: Recovery = Recovery()

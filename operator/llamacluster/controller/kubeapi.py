@@ -41,6 +41,8 @@ PODS = _resource("", "v1", "Pod", "pods")
 EVENTS = _resource("", "v1", "Event", "events")
 PODDISRUPTIONBUDGETS = _resource("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
+SECRETS = _resource("", "v1", "Secret", "secrets")
+CONFIGMAPS = _resource("", "v1", "ConfigMap", "configmaps")
 JOBS = _resource("batch", "v1", "Job", "jobs")
 SECRETS = _resource("", "v1", "Secret", "secrets")
 NETWORKPOLICIES = _resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
@@ -82,6 +84,28 @@ class KubeApi:
     async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
         """Server-side apply: what `manifest` says becomes true, what others own stays."""
         return await self._apply(resource.path(**_address(manifest)), manifest)
+
+    async def apply_ours(self, resource: Resource, manifest: Manifest) -> None:
+        """Server-side apply that takes nothing over from others: ApiError 409 if the object is
+        there and not ours."""
+        await self._apply(resource.path(**_address(manifest)), manifest, force=False)
+
+    async def is_missing(self, resource: Resource, namespace: str, name: str) -> bool:
+        """Whether there is no object of that name, for kinds that the operator may make and not
+        read: the API server says whether it would make one, and makes none."""
+        body = {
+            "apiVersion": resource.group_version,
+            "kind": resource.kind,
+            "metadata": {"name": name, "namespace": namespace},
+        }
+        path = resource.path(namespace=namespace)
+        try:
+            await self._request("post", path, body=body, dry_run="All")
+        except ApiError as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
 
     async def apply_status(self, resource: Resource, manifest: Manifest) -> Manifest:
         """Server-side apply of the status alone."""
@@ -137,7 +161,7 @@ class KubeApi:
         """GET of any path of the API server, such as a pod's proxy."""
         return await self._request("get", path, _request_timeout=seconds)
 
-    async def _apply(self, path: str, manifest: Manifest) -> Manifest:
+    async def _apply(self, path: str, manifest: Manifest, *, force: bool = True) -> Manifest:
         self.writes += 1
         return await self._request(
             "patch",
@@ -145,7 +169,7 @@ class KubeApi:
             body=manifest,
             content_type="application/apply-patch+yaml",
             field_manager=FIELD_MANAGER,
-            force_conflicts=True,
+            force_conflicts=force,
         )
 
     async def _request(self, method: str, path: str, **options: Any) -> Manifest:

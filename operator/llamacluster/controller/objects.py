@@ -44,7 +44,7 @@ async def read(
 
     Raises Refused and PredecessorRemains.
     """
-    with _refusals(resource, name):
+    with refusals(resource, name):
         live = await api.get(resource, cluster.metadata.namespace, name)
         if live is not None:
             check_ownership(cluster, live)
@@ -56,7 +56,7 @@ async def read_owned(
 ) -> dict[str, Manifest]:
     """The objects of this kind that this LlamaCluster owns, by name. Raises Refused."""
     selector = f"{CLUSTER_LABEL}={cluster.metadata.name}"
-    with _refusals(resource, f"of {cluster.metadata.name}"):
+    with refusals(resource, f"of {cluster.metadata.name}"):
         found = await api.list(resource, cluster.metadata.namespace, selector)
     return {live["metadata"]["name"]: live for live in found if is_owned(cluster, live)}
 
@@ -65,14 +65,14 @@ async def remove(api: KubeApi, resource: Resource, live: Manifest) -> None:
     """Delete an object that is not wanted any more. Raises Refused."""
     name = live["metadata"]["name"]
     log.info("deleting", object=f"{resource.kind}/{name}")
-    with _refusals(resource, name):
+    with refusals(resource, name):
         await api.delete(resource, live["metadata"]["namespace"], name)
 
 
 async def make_once(api: KubeApi, resource: Resource, manifest: Manifest) -> None:
     """Create an object that is never read, unless there is one of its name. Raises Refused."""
     name = manifest["metadata"]["name"]
-    with _refusals(resource, name):
+    with refusals(resource, name):
         try:
             await api.create(resource, manifest)
         except ApiError as error:
@@ -92,12 +92,12 @@ async def make_true(
     if live is not None and why is None:
         return live
     log.info("applying", object=f"{resource.kind}/{name}", because=why)
-    with _refusals(resource, name):
+    with refusals(resource, name):
         return await api.apply(resource, desired)
 
 
 @contextmanager
-def _refusals(resource: Resource, name: str) -> Iterator[None]:
+def refusals(resource: Resource, name: str) -> Iterator[None]:
     """Errors that last until a person does something, as Refused."""
     try:
         yield

@@ -31,6 +31,7 @@ from llamacluster.controller.objects import Refused, make_true, read
 from llamacluster.controller.observation import observe
 from llamacluster.controller.plan import find_plan
 from llamacluster.controller.policies import make_policies, remove_policies
+from llamacluster.controller.rpctls import keep_certificates
 from llamacluster.controller.status import (
     LATER_SECONDS,
     SOON_SECONDS,
@@ -98,6 +99,8 @@ class Reconciler:
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
             await self._service(cluster)
             policies = await make_policies(cluster, self.operator_pods, self.api)
+            if cluster.spec.rpc.encryption:
+                await keep_certificates(cluster, self.api, self.clock())
             upgrade = find_upgrade(cluster, group_set, self.engine_image)
             upgrading = upgrade is not None and upgrade.requested
             image = self._image(cluster, None if upgrading else group_set)

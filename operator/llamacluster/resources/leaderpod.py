@@ -9,6 +9,7 @@ from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.modelclaim import claim_labels, claim_volume
 from llamacluster.resources.pod import agent_container, engine_container, pod_template
+from llamacluster.resources.rpctls import add_tunnel
 
 MODEL_VOLUME = "model"
 GATE_VOLUME = "gate"
@@ -31,7 +32,7 @@ def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
         image,
         name=contract.LEADER_CONTAINER,
         args=contract.leader_args(_options(cluster, plan)),
-        ports=[],
+        ports=[{"name": "agent", "containerPort": contract.AGENT_PORT}],
         mounts=[CONTROL_MOUNT, *mounts],
         memory=plan.leader_memory,
     )
@@ -40,6 +41,8 @@ def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
     gate_volumes, gate_mounts = _gate_volumes(cluster)
     pod["spec"]["containers"].append(_gate(cluster, image, gate_mounts))
     pod["spec"]["volumes"] += gate_volumes
+    if cluster.spec.rpc.encryption:
+        add_tunnel(pod, cluster, image, workers=plan.workers)
     return pod
 
 
@@ -119,6 +122,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         hung_engine_seconds=spec.recovery.hung_engine_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
         control_token_file=contract.CONTROL_TOKEN_FILE,
+        encrypted=spec.rpc.encryption,
     )
 
 

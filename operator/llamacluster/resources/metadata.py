@@ -88,6 +88,16 @@ def control_secret_name(cluster: LlamaCluster) -> str:
     return f"{cluster.metadata.name}-control"
 
 
+def rpc_secret_name(cluster: LlamaCluster) -> str:
+    """Name of the Secret with the certificates of RPC encryption."""
+    return f"{cluster.metadata.name}-rpc-tls"
+
+
+def rpc_authority_name(cluster: LlamaCluster) -> str:
+    """Name of the ConfigMap with the authority that they are from."""
+    return f"{cluster.metadata.name}-rpc-ca"
+
+
 def plan_job_name(cluster: LlamaCluster, inputs_hash: str) -> str:
     """Name of the Job that plans."""
     return f"{cluster.metadata.name}-{contract.PLAN_CONTAINER}-{inputs_hash}"

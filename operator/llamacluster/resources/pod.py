@@ -74,6 +74,7 @@ def agent_container(
     ports: list[Manifest],
     mounts: list[Manifest],
     memory: str,
+    probe_port: str = "agent",
 ) -> Manifest:
     """A container in which the agent runs a part of a group and answers for it.
 
@@ -81,18 +82,18 @@ def agent_container(
     """
     return {
         **engine_container(cluster, image, name=name, args=args, mounts=mounts),
-        "ports": [*ports, {"name": "agent", "containerPort": contract.AGENT_PORT}],
+        "ports": ports,
         "resources": _resources(settings, memory),
         # The agent answers for its engine. Nothing ever connects to the RPC port to see whether it
         # is open: the RPC server would take the probe for its leader and turn the leader away.
         "readinessProbe": {
-            "httpGet": {"path": contract.READYZ, "port": "agent"},
+            "httpGet": {"path": contract.READYZ, "port": probe_port},
             "periodSeconds": 2,
             "timeoutSeconds": 2,
             "failureThreshold": 1,
         },
         "livenessProbe": {
-            "httpGet": {"path": contract.LIVEZ, "port": "agent"},
+            "httpGet": {"path": contract.LIVEZ, "port": probe_port},
             "periodSeconds": 10,
             "timeoutSeconds": 5,
             "failureThreshold": 6,

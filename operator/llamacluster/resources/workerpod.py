@@ -7,11 +7,16 @@ from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.pod import agent_container, pod_template
+from llamacluster.resources.rpctls import add_tunnel
 
 
 def worker_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
     """Template of all workers of a group; they are alike but for their index."""
     settings = cluster.spec.workers
+    encrypted = cluster.spec.rpc.encryption
+    probe = {"name": "probe", "containerPort": contract.PROBE_PORT}
+    rpc = {"name": "rpc", "containerPort": contract.RPC_PORT}
+    agent = {"name": "agent", "containerPort": contract.AGENT_PORT}
     container = agent_container(
         cluster,
         settings,
@@ -22,10 +27,15 @@ def worker_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
                 threads=settings.threads,
                 grace_seconds=cluster.spec.termination_grace_period_seconds,
                 control_token_file=contract.CONTROL_TOKEN_FILE,
+                encrypted=encrypted,
             )
         ),
-        ports=[{"name": "rpc", "containerPort": contract.RPC_PORT}],
+        ports=[probe] if encrypted else [rpc, agent],
         mounts=[CONTROL_MOUNT],
         memory=plan.worker_memory,
+        probe_port="probe" if encrypted else "agent",
     )
-    return pod_template(cluster, settings, container, [control_volume(cluster)])
+    pod = pod_template(cluster, settings, container, [control_volume(cluster)])
+    if encrypted:
+        add_tunnel(pod, cluster, image, workers=None)
+    return pod

@@ -42,6 +42,7 @@ numbers = st.integers(1, 1 << 31)
         extra_args=st.lists(st.text(max_size=20)).map(tuple),
         host=texts,
         control_token_file=st.none() | texts,
+        encrypted=st.booleans(),
     )
 )
 def test_leader_options_come_back_from_their_arguments(options: LeaderOptions) -> None:

@@ -179,7 +179,7 @@ def test_the_leaders_client_understands_the_real_worker(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = Api("127.0.0.1", 0, running.worker.routes())
-    monkeypatch.setattr("llamacluster.agent.peers.AGENT_PORT", api.port)
+    monkeypatch.setattr(Peers, "agent_port", api.port)
     peers = Peers()
     assert peers.address("localhost") == "127.0.0.1"
     assert peers.status("127.0.0.1")["name"] == "x-0-1"
@@ -195,7 +195,7 @@ def test_the_leaders_client_understands_the_real_worker(
 
 def test_a_stranger_on_the_port_is_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api("127.0.0.1", 0, {f"GET {STATUS}": lambda _: Answer(200, {"role": "leader"})})
-    monkeypatch.setattr("llamacluster.agent.peers.AGENT_PORT", api.port)
+    monkeypatch.setattr(Peers, "agent_port", api.port)
     with pytest.raises(PeerError, match="not that of a worker"):
         Peers().status("127.0.0.1")
     api.close()

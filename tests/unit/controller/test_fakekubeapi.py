@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from llamacluster.controller.kubeapi import LLAMACLUSTERS, SERVICES, KubeApi
+from llamacluster.controller.kubeapi import LLAMACLUSTERS, SECRETS, SERVICES, KubeApi
 from tests.build import Manifest
 from tests.fakekubeapi import FakeKubeApi
 from tests.kubeapibehaviour import KubeApiBehaviour, Server
@@ -25,6 +25,9 @@ class FakeServer:
 
     def put_cluster(self, manifest: Manifest) -> None:
         self.fake.put(LLAMACLUSTERS, manifest)
+
+    def put_secret(self, manifest: Manifest) -> None:
+        self.fake.put(SECRETS, manifest)
 
     def edit_service(self, name: str, changes: Manifest) -> None:
         self.fake.edit(SERVICES, self.namespace, name, changes)

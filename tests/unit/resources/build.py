@@ -71,5 +71,6 @@ clusters: st.SearchStrategy[LlamaCluster] = st.fixed_dictionaries(
         "image": st.just("registry.example/engine:2"),
         "imagePullPolicy": st.sampled_from(["Always", "Never"]),
         "imagePullSecrets": st.just([{"name": "a"}]),
+        "rpc": st.just({"encryption": True}),
     },
 ).map(lambda spec: llama_cluster(**spec))

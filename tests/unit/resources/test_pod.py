@@ -56,12 +56,13 @@ def test_every_mount_has_its_volume_and_nothing_else_can_be_written(
     role: str, build: Builder, cluster: LlamaCluster
 ) -> None:
     spec = build(cluster, IMAGE, PLAN)["spec"]
-    container, *_ = spec["containers"]
+    mounted = {mount["name"] for one in spec["containers"] for mount in one["volumeMounts"]}
     volumes = [volume["name"] for volume in spec["volumes"]]
     if cluster.spec.model.storage and role == "leader":
         volumes.append("model")  # by LeaderWorkerSet's volumeClaimTemplates
-    assert sorted(mount["name"] for mount in container["volumeMounts"]) == sorted(volumes)
-    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert sorted(mounted) == sorted(volumes)
+    for container in spec["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 
 @BOTH
@@ -92,6 +93,7 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
         chat_template=inference.chat_template,
         extra_args=tuple(inference.extra_args),
         control_token_file=contract.CONTROL_TOKEN_FILE,
+        encrypted=cluster.spec.rpc.encryption,
     )
 
 

@@ -1,0 +1,235 @@
+"""The tunnel: HAProxy between the pods of a group, in a container of its own in each of them.
+
+With RPC encryption the engine's RPC and the worker's agent listen on loopback alone. What others
+reach at their ports is the tunnel, which takes nobody without a certificate of the group (mutual
+TLS 1.3). In the leader's pod it leads to each worker from a loopback address of that worker's own,
+to the IPv4 address that the leader's agent tells it: the one that the worker's name has just had.
+
+It passes bytes and ends of connections and nothing else: it connects to the RPC server for a client
+with a certificate alone, keeps a quiet connection for ever, and closes one side when the other is
+closed, so that a dead worker is seen by the leader's engine as without it. A node that vanishes
+closes nothing; TCP's keepalive finds that out, which the engine itself does not use.
+
+Told to stop, it ends after the agent of its pod, whose last words go through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+
+from llamacluster.agent import certificates, haproxy
+from llamacluster.agent.backoff import Backoff
+from llamacluster.agent.certificates import Certificates, Turnover
+from llamacluster.agent.clock import Clock
+from llamacluster.agent.contract import (
+    AGENT_PORT,
+    RPC_PORT,
+    TLS_DIR,
+    TUNNEL_PORT,
+    TUNNELLED_AGENT_PORT,
+    TUNNELLED_RPC_PORT,
+    TunnelOptions,
+    tunnel_address,
+)
+from llamacluster.agent.drain import Drain
+from llamacluster.agent.haproxy import HaproxyError
+from llamacluster.agent.log import Log
+from llamacluster.agent.process import Child, Launcher, stop
+
+STOP_SECONDS = 1.0
+STABLE_SECONDS = 60.0
+LOOK_SECONDS = 5.0
+"""Between two looks at the certificates."""
+MAX_CONNECTIONS = 200
+"""A leader has one to each worker, and some short ones."""
+
+
+class Tunnel:
+    """The tunnel's container. `run` keeps HAProxy running until `stop`, and then until the pod's
+    agent has ended."""
+
+    def __init__(
+        self,
+        options: TunnelOptions,
+        worker_names: list[str],
+        program: str,
+        folder: Path,
+        tls_folder: Path,
+        agent_listens: Callable[[], bool],
+        ask: Callable[[str], str],
+        drain: Drain,
+        launcher: Launcher,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        self._file = folder / "tunnel.cfg"
+        self._argv = [program, "-db", "-f", str(self._file)]
+        self._configuration = configuration(options, worker_names)
+        self._leaf_delay_seconds = options.leaf_delay_seconds
+        self._tls_folder = tls_folder
+        self._agent_listens = agent_listens
+        self._ask = ask
+        self._drain = drain
+        self._launcher = launcher
+        self._clock = clock
+        self._log = log
+        self._wake = Event()  # HAProxy ended, or all is to stop
+
+    def run(self) -> None:
+        """Keeps HAProxy running until `stop`."""
+        self._file.write_text(self._configuration)
+        backoff = Backoff(0.1, 10.0)
+        while not self._is_over():
+            self._wake.clear()
+            turnover = Turnover(certificates.read(self._tls_folder), self._leaf_delay_seconds)
+            child = self._launcher.start(self._argv, self._log.passed_through, self._wake.set)
+            started = self._clock.monotonic()
+            self._log.info("started HAProxy", pid=child.pid)
+            self._wait(child, turnover)
+            code = child.exit_code()
+            if code is None:
+                stop(child, STOP_SECONDS)
+                return
+            if self._clock.monotonic() - started > STABLE_SECONDS:
+                backoff.reset()
+            wait = backoff.next_seconds()
+            self._log.error(f"HAProxy ended with {code}", retry_seconds=f"{wait:.1f}")
+            self._clock.wait(self._wake, wait)
+
+    def stop(self) -> None:
+        """Makes `run` return once the pod's agent has ended; called again, at once."""
+        self._drain.tell()
+        self._wake.set()
+
+    def _is_over(self) -> bool:
+        return self._drain.is_over(busy=self._agent_listens())
+
+    def _wait(self, child: Child, turnover: Turnover) -> None:
+        """Waits until all is over or HAProxy has ended, and gives it new certificates meanwhile."""
+        looked = self._clock.monotonic()
+        while child.exit_code() is None and not self._is_over():
+            self._clock.wait(self._wake, 0.2 if self._drain.has_begun else LOOK_SECONDS)
+            self._wake.clear()
+            now = self._clock.monotonic()
+            if now - looked >= LOOK_SECONDS and child.exit_code() is None:
+                looked = now
+                self._renew(turnover, now)
+
+    def _renew(self, turnover: Turnover, now: float) -> None:
+        try:
+            wanted = turnover.wanted(certificates.read(self._tls_folder), now)
+            if wanted.authorities != turnover.used.authorities:
+                self._load("ca-file", certificates.AUTHORITIES, wanted.authorities)
+                turnover.use(Certificates(wanted.authorities, turnover.used.leaf))
+                self._log.info("trusts new authorities")
+            if wanted.leaf != turnover.used.leaf:
+                self._load("cert", certificates.CERTIFICATE, wanted.leaf)
+                turnover.use(wanted)
+                self._log.info("shows a new certificate")
+        except (OSError, HaproxyError) as error:
+            self._log.error(f"the new certificates cannot be used: {error}")
+
+    def _load(self, kind: str, name: str, pem: str) -> None:
+        """For new connections. Those that are there already stay as they are."""
+        place = f"{TLS_DIR}/{name}"
+        self._ask(f"set ssl {kind} {place} <<\n{pem}")
+        answer = self._ask(f"commit ssl {kind} {place}")
+        if "Success!" not in answer:
+            self._ask(f"abort ssl {kind} {place}")
+            raise HaproxyError(f"HAProxy says: {' '.join(answer.split())[:500]}")
+
+
+def configuration(options: TunnelOptions, worker_names: list[str]) -> str:
+    """HAProxy's configuration, which uses nothing that is newer than HAProxy 3.0."""
+    sections = (
+        _before_a_worker(options.host)
+        if options.workers is None
+        else "\n".join(
+            _to_worker(index, worker_names[index - 1]) for index in range(1, options.workers + 1)
+        )
+    )
+    return f"""\
+global
+    maxconn {MAX_CONNECTIONS}
+    nbthread 1
+    stats socket ipv4@127.0.0.1:{TUNNEL_PORT} level admin
+    # tls.key beside tls.crt.
+    ssl-load-extra-del-ext
+    # Who has been taken once is looked at again: no session outlives its certificate.
+    tune.ssl.cachesize 0
+    ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets
+    ssl-default-server-options ssl-min-ver TLSv1.3 no-tls-tickets
+
+defaults
+    mode tcp
+    timeout connect 2s
+    # Only who has shown a certificate may take its time.
+    timeout client-hs 5s
+    timeout client 0
+    timeout server 0
+    # The rest of a connection of which one end is closed: its other end may be a dead node.
+    timeout client-fin 30s
+    timeout server-fin 30s
+    retries 0
+
+{sections}"""
+
+
+_TLS = (
+    f"ssl crt {TLS_DIR}/{certificates.CERTIFICATE} ca-file {TLS_DIR}/{certificates.AUTHORITIES}"
+    " verify required"
+)
+
+
+def _before_a_worker(host: str) -> str:
+    return "\n".join(
+        f"""\
+listen {name}
+    bind {host}:{outside} {_TLS}
+    option clitcpka
+    clitcpka-idle 10s
+    clitcpka-intvl 5s
+    clitcpka-cnt 4
+    server {name} 127.0.0.1:{inside}
+"""
+        for name, outside, inside in (
+            ("rpc", RPC_PORT, TUNNELLED_RPC_PORT),
+            ("agent", AGENT_PORT, TUNNELLED_AGENT_PORT),
+        )
+    )
+
+
+def _to_worker(index: int, name: str) -> str:
+    """Disabled until the leader's agent tells its address (see `lead_to`)."""
+    return "\n".join(
+        f"""\
+listen {port_name}-{index}
+    bind {tunnel_address(index)}:{inside}
+    option srvtcpka
+    srvtcpka-idle 10s
+    srvtcpka-intvl 5s
+    srvtcpka-cnt 4
+    server worker 127.0.0.1:{outside} disabled {_TLS} verifyhost {name} sni str({name}) no-ssl-reuse
+"""
+        for port_name, outside, inside in (
+            ("rpc", RPC_PORT, TUNNELLED_RPC_PORT),
+            ("agent", AGENT_PORT, TUNNELLED_AGENT_PORT),
+        )
+    )
+
+
+def lead_to(index: int, address: str) -> None:
+    """Tells the tunnel of this leader's pod where the worker of this index is. Connections that are
+    there already stay where they lead. Raises HaproxyError."""
+    commands = (
+        f"set server {name}-{index}/worker {what}"
+        for name in ("rpc", "agent")
+        for what in (f"addr {address}", "state ready")
+    )
+    answer = haproxy.ask("; ".join(commands))
+    expected = ("IP changed", "nothing changed")
+    unexpected = [line for line in answer.splitlines() if line and not line.startswith(expected)]
+    if unexpected:
+        raise HaproxyError(f"HAProxy says: {unexpected[0][:300]}")

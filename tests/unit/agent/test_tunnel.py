@@ -1,0 +1,175 @@
+"""The tunnel: its configuration, its life, and its certificates. What HAProxy makes of them is in
+tests/engine/test_tunnel.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from llamacluster.agent.certificates import Certificates, Turnover, read
+from llamacluster.agent.contract import MAX_WORKERS, TunnelOptions, parse, tunnel_args
+from llamacluster.agent.drain import Drain
+from llamacluster.agent.haproxy import HaproxyError
+from llamacluster.agent.log import Log
+from llamacluster.agent.tunnel import Tunnel, configuration
+from tests.unit.agent.fakes import FakeLauncher, FastClock
+
+OLD = Certificates("old authority\n", "old leaf\n")
+NEW = Certificates("new authority\nold authority\n", "new leaf\n")
+
+
+def until(look: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not look():
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize("options", [TunnelOptions(), TunnelOptions(3, 7, "10.0.0.1", 9)])
+def test_options_come_back_from_their_arguments(options: TunnelOptions) -> None:
+    assert parse(tunnel_args(options)) == options
+
+
+def test_a_worker_takes_nobody_without_a_certificate() -> None:
+    text = configuration(TunnelOptions(), [])
+    binds = [line.strip() for line in text.splitlines() if line.strip().startswith("bind")]
+    assert [line.split()[1] for line in binds] == ["0.0.0.0:50052", "0.0.0.0:50051"]
+    assert all(line.endswith("ca-file /rpc-tls/ca.crt verify required") for line in binds)
+    assert "server rpc 127.0.0.1:18052\n" in text
+    assert "check" not in text.split()  # the RPC server would take it for its leader
+
+
+def test_a_leader_has_an_address_for_each_worker_and_checks_its_name() -> None:
+    names = [f"x-0-{index}.x.ns" for index in range(1, MAX_WORKERS + 1)]
+    text = configuration(TunnelOptions(MAX_WORKERS), names)
+    for index, name in enumerate(names, 1):
+        for port in (18051, 18052):
+            assert f"bind 127.0.1.{index}:{port}\n" in text
+        assert text.count(f"verify required verifyhost {name} sni str({name})") == 2
+
+
+class TestTurnover:
+    def test_a_new_authority_is_trusted_at_once_and_its_leaf_shown_later(self) -> None:
+        turnover = Turnover(OLD, 300)
+        assert turnover.wanted(OLD, 5) == OLD
+        assert turnover.wanted(NEW, 10) == Certificates(NEW.authorities, OLD.leaf)
+        assert turnover.wanted(NEW, 309) == Certificates(NEW.authorities, OLD.leaf)
+        assert turnover.wanted(NEW, 310) == NEW
+
+    def test_each_new_leaf_waits_its_own_time(self) -> None:
+        newest = Certificates("newest\n", "newest leaf\n")
+        turnover = Turnover(OLD, 300)
+        turnover.wanted(NEW, 10)
+        assert turnover.wanted(newest, 200).leaf == OLD.leaf
+        assert turnover.wanted(newest, 400).leaf == OLD.leaf
+        assert turnover.wanted(newest, 500) == newest
+
+
+class Running:
+    """A tunnel of a worker whose HAProxy is a fake that obeys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.launcher = FakeLauncher()
+        self.clock = FastClock()
+        self.agent_listens = True
+        self.asked: list[str] = []
+        self.answer = "Success!"
+        self.keep(OLD)
+        self.tunnel = Tunnel(
+            TunnelOptions(),
+            [],
+            "haproxy",
+            folder,
+            folder,
+            lambda: self.agent_listens,
+            self._ask,
+            Drain(300, self.clock),
+            self.launcher,
+            self.clock,
+            Log("tunnel", StringIO()),
+        )
+        self.thread = Thread(target=self.tunnel.run)
+        self.thread.start()
+        until(lambda: self.launcher.started)
+
+    def keep(self, certificates: Certificates) -> None:
+        certificate, key = certificates.leaf, "key\n\n"
+        for name, text in (
+            ("tls.crt", certificate),
+            ("tls.key", key),
+            ("ca.crt", certificates.authorities),
+        ):
+            (self.folder / name).write_text(text)
+
+    def _ask(self, command: str) -> str:
+        self.asked.append(command)
+        if self.answer == "down":
+            raise HaproxyError("HAProxy does not answer")
+        return self.answer
+
+    def until_ended(self) -> None:
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    it = Running(tmp_path)
+    yield it
+    it.tunnel.stop()
+    it.tunnel.stop()
+    it.until_ended()
+    assert it.launcher.last.exit_code() is not None
+
+
+def test_what_is_read_has_no_empty_lines(running: Running) -> None:
+    assert read(running.folder) == Certificates("old authority\n", "old leaf\nkey\n")
+
+
+def test_an_haproxy_that_ends_is_started_again(running: Running) -> None:
+    running.launcher.last.end(137)
+    until(lambda: len(running.launcher.started) == 2)
+
+
+def test_new_certificates_are_told_to_haproxy_one_after_the_other(running: Running) -> None:
+    began = running.clock.monotonic()
+    running.keep(NEW)
+    until(lambda: "commit ssl cert /rpc-tls/tls.crt" in running.asked)
+    assert running.asked == [
+        "set ssl ca-file /rpc-tls/ca.crt <<\nnew authority\nold authority\n",
+        "commit ssl ca-file /rpc-tls/ca.crt",
+        "set ssl cert /rpc-tls/tls.crt <<\nnew leaf\nkey\n",
+        "commit ssl cert /rpc-tls/tls.crt",
+    ]
+    assert running.clock.monotonic() - began >= 300
+    assert len(running.launcher.started) == 1
+
+
+@pytest.mark.parametrize("answer", ["down", "unable to load"])
+def test_what_haproxy_does_not_take_is_told_again(running: Running, answer: str) -> None:
+    running.answer = answer
+    running.keep(NEW)
+    until(lambda: len(running.asked) > 6)
+    running.answer = "Success!"
+    until(lambda: "commit ssl cert /rpc-tls/tls.crt" in running.asked)
+
+
+def test_told_to_stop_it_ends_after_the_agent(running: Running) -> None:
+    running.tunnel.stop()
+    began = running.clock.monotonic()
+    until(lambda: running.clock.monotonic() > began + 60)
+    assert running.thread.is_alive()
+    running.agent_listens = False
+    running.until_ended()
+
+
+def test_the_end_of_the_grace_ends_it(running: Running) -> None:
+    began = running.clock.monotonic()
+    running.tunnel.stop()
+    running.until_ended()
+    assert 290 < running.clock.monotonic() - began < 300

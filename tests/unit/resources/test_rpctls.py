@@ -1,0 +1,83 @@
+"""RPC encryption in the pods, and its Secret and ConfigMap."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from llamacluster.agent import contract
+from llamacluster.resources.leaderpod import leader_pod
+from llamacluster.resources.rpctls import rpc_authority, rpc_secret, server_name
+from llamacluster.resources.workerpod import worker_pod
+from tests.build import IMAGE, Manifest, a_plan, llama_cluster
+
+PLAN = a_plan(3, 3, 3)
+ENCRYPTED = llama_cluster(rpc={"encryption": True}, terminationGracePeriodSeconds=60)
+
+
+def containers(pod: Manifest) -> dict[str, Manifest]:
+    return {container["name"]: container for container in pod["spec"]["containers"]}
+
+
+@pytest.mark.parametrize("build", [leader_pod, worker_pod])
+def test_without_encryption_nothing_of_it_is_in_a_pod(build) -> None:  # type: ignore[no-untyped-def]
+    plain = build(llama_cluster(rpc={"encryption": False}), IMAGE, PLAN)
+    assert plain == build(llama_cluster(), IMAGE, PLAN)
+    assert "tunnel" not in containers(plain)
+    assert not [volume for volume in plain["spec"]["volumes"] if "secret" in volume]
+
+
+def test_a_worker_is_reached_through_its_tunnel_alone() -> None:
+    pods = containers(worker_pod(ENCRYPTED, IMAGE, PLAN))
+    ports = {port["name"]: port["containerPort"] for port in pods["tunnel"]["ports"]}
+    assert ports == {"rpc": contract.RPC_PORT, "agent": contract.AGENT_PORT}
+    worker = pods["worker"]
+    assert worker["ports"] == [{"name": "probe", "containerPort": contract.PROBE_PORT}]
+    assert worker["readinessProbe"]["httpGet"]["port"] == "probe"
+    assert worker["livenessProbe"]["httpGet"]["port"] == "probe"
+    told = contract.parse(worker["args"])
+    assert told == contract.WorkerOptions(grace_seconds=60, encrypted=True)
+    assert contract.parse(pods["tunnel"]["args"]) == contract.TunnelOptions(grace_seconds=60)
+
+
+def test_the_leaders_tunnel_leads_to_each_worker() -> None:
+    pods = containers(leader_pod(ENCRYPTED, IMAGE, PLAN))
+    told = contract.parse(pods["leader"]["args"])
+    assert isinstance(told, contract.LeaderOptions)
+    assert told.encrypted
+    tunnel = contract.parse(pods["tunnel"]["args"])
+    assert tunnel == contract.TunnelOptions(workers=3, grace_seconds=60)
+    assert "ports" not in pods["tunnel"]
+
+
+@pytest.mark.parametrize("build", [leader_pod, worker_pod])
+def test_the_private_key_is_in_the_tunnel_alone(build) -> None:  # type: ignore[no-untyped-def]
+    pod = build(ENCRYPTED, IMAGE, PLAN)
+    [volume] = [volume for volume in pod["spec"]["volumes"] if "secret" in volume]
+    assert volume["secret"] == {"secretName": "x-rpc-tls", "defaultMode": 0o440}
+    mounting = [
+        (name, mount["mountPath"], mount["readOnly"])
+        for name, container in containers(pod).items()
+        for mount in container["volumeMounts"]
+        if mount["name"] == volume["name"]
+    ]
+    assert mounting == [("tunnel", contract.TLS_DIR, True)]
+
+
+def test_the_secret_holds_what_a_tunnel_needs_and_goes_with_its_owner() -> None:
+    secret = rpc_secret(ENCRYPTED, ["new\n", "former\n"], "certificate\n", "key\n")
+    assert {name: base64.b64decode(text).decode() for name, text in secret["data"].items()} == {
+        "ca.crt": "new\nformer\n",
+        "tls.crt": "certificate\n",
+        "tls.key": "key\n",
+    }
+    known = rpc_authority(ENCRYPTED, "new\n")
+    assert known["data"] == {"ca.crt": "new\n"}
+    for made, name in ((secret, "x-rpc-tls"), (known, "x-rpc-ca")):
+        assert made["metadata"]["name"] == name
+        assert made["metadata"]["ownerReferences"][0]["uid"] == ENCRYPTED.metadata.uid
+
+
+def test_the_certificate_is_for_all_pods_of_the_cluster() -> None:
+    assert server_name(ENCRYPTED) == "*.x-group.ns"
