@@ -1,0 +1,98 @@
+"""The cluster made ready for faults, and groups in it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+
+from tests.chaos import bounds
+from tests.chaos.faults import LWS_MANAGER
+from tests.chaos.witness import ON_CONTROL_PLANE, Witness, watching
+from tests.e2e.live import Json, Live, tiny
+from tests.kind.cluster import LWS_NAMESPACE, Cluster
+from tests.kind.command import CommandFailed
+from tests.kind.images import BuiltImages
+from tests.kind.product import SYSTEM_NAMESPACE, install_operator, publish_model
+
+SETTLED_SECONDS = 240.0
+
+
+@contextlib.contextmanager
+def controllers_on_control_plane(cluster: Cluster, images: BuiltImages) -> Iterator[None]:
+    """LeaderWorkerSet and the operator run where no fault strikes by accident: that they are away
+    is a fault of its own."""
+    patch = {"spec": {"template": {"spec": ON_CONTROL_PLANE}}}
+    _patch_lws(cluster, patch)
+    pins = [f"--set-json={key}={json.dumps(value)}" for key, value in ON_CONTROL_PLANE.items()]
+    install_operator(cluster, images, "--take-ownership", *pins)
+    try:
+        yield
+    finally:
+        _patch_lws(cluster, {"spec": {"template": {"spec": dict.fromkeys(ON_CONTROL_PLANE)}}})
+        install_operator(cluster, images)
+
+
+def _patch_lws(cluster: Cluster, patch: Json) -> None:
+    namespace = f"--namespace={LWS_NAMESPACE}"
+    cluster.kubectl("patch", namespace, LWS_MANAGER, "--type=merge", "-p", json.dumps(patch))
+    cluster.kubectl("rollout", "status", namespace, LWS_MANAGER, "--timeout=120s")
+
+
+def serve_model(cluster: Cluster, images: BuiltImages, namespace: str) -> None:
+    """As in the examples, but where no node is lost."""
+    publish_model(cluster, images, namespace)
+    patch = {"spec": {"template": {"spec": ON_CONTROL_PLANE}}}
+    model = (f"--namespace={namespace}", "deployment/tiny-model")
+    cluster.kubectl("patch", *model, "--type=merge", "-p", json.dumps(patch))
+    cluster.kubectl("rollout", "status", *model, "--timeout=120s")
+
+
+@contextlib.contextmanager
+def group(cluster: Cluster, images: BuiltImages, namespace: str, name: str) -> Iterator[Witness]:
+    """A group that is Ready, serves clients and is watched."""
+    live = Live(cluster, namespace, name)
+    manifest = tiny(recovery={"lostNodeSeconds": bounds.LOST_NODE_SECONDS})
+    manifest["metadata"]["name"] = name
+    live.apply(manifest)
+    live.wait_until_ready()
+    with watching(live, images.engine) as witness:
+        yield witness
+
+
+def settle(witness: Witness) -> None:
+    """Wait until all is as before a fault, Kubernetes itself too."""
+    deadline = time.monotonic() + SETTLED_SECONDS
+    while not _is_settled(witness):
+        assert time.monotonic() < deadline, "the cluster does not come back to rest"
+        time.sleep(1)  # between two looks at a condition
+
+
+def _is_settled(witness: Witness) -> bool:
+    live, last = witness.live, witness.sights[-1]
+    if not (last.pod and last.cluster):
+        return False
+    try:
+        pods = list(live.pods().values())
+        nodes = live.read("nodes")["items"]
+        deployments = [
+            live.cluster.kubectl("get", name, "-n", namespace, "-o", "json")
+            for namespace, name in (
+                (LWS_NAMESPACE, LWS_MANAGER),
+                (SYSTEM_NAMESPACE, "deployment/llamacluster-operator"),
+            )
+        ]
+    except CommandFailed:
+        return False
+    return (
+        len(pods) == 3
+        and not any("deletionTimestamp" in pod["metadata"] for pod in pods)
+        and all(_has(part, "Ready") for part in (*pods, *nodes))
+        and all(_has(json.loads(found), "Available") for found in deployments)
+    )
+
+
+def _has(found: Json, condition: str) -> bool:
+    conditions = found["status"].get("conditions", [])
+    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
