@@ -13,7 +13,14 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.faults import KINDS, Kind, Target
-from tests.chaos.stage import controllers_on_control_plane, group, serve_model, settle
+from tests.chaos.stage import (
+    controllers_on_control_plane,
+    serve_model,
+    serving,
+    settle,
+    settle_cluster,
+    struck,
+)
 from tests.chaos.strike import Outcome, strike
 from tests.chaos.table import HEAD, row
 from tests.chaos.witness import Witness
@@ -45,7 +52,7 @@ def main(arguments: list[str]) -> int:
             fresh_namespace(cluster) as namespace,
         ):
             serve_model(cluster, images, namespace)
-            with group(cluster, images, namespace, "chaos") as witness:
+            with serving(cluster, images, namespace, struck("chaos")) as witness:
                 broken = run(witness, kinds, Random(args.seed), args.minutes * 60, args.every)  # noqa: S311
     except KeyboardInterrupt:
         print("\nstopped; all faults are taken back")
@@ -75,6 +82,7 @@ def run(
             print(f"     logs: {save_logs(witness)}")
         if outcomes[-1].recovered is None:
             break
+        settle_cluster(witness.live.cluster)
         settle(witness)
         time.sleep(max(PAUSE_SECONDS, began + every - time.monotonic()))
     done = sum(answer.outcome == "done" for answer in witness.answers)

@@ -21,7 +21,8 @@ import urllib.request
 
 PROMPTS = ("Hello", "What is the answer?", "a b c 1 2 3", "Ünïcödé 日本語 🦙")
 TOKENS = 64
-"""Beyond the end of the sentence, where a token follows that depends on every layer's numbers."""
+"""More than the model's sentence has. Not beyond its end: there the best two tokens are so close
+that even one process says the one or the other, depending on what else it works on."""
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 90.0
 """Longer than the gate lets a request wait for a slot."""
@@ -34,7 +35,6 @@ def body(prompt: str, tokens: int, *, stream: bool) -> dict[str, object]:
         "prompt": prompt,
         "n_predict": tokens,
         "temperature": 0,
-        "ignore_eos": True,
         "return_tokens": True,
         "cache_prompt": False,
         "stream": stream,

@@ -338,21 +338,21 @@ KINDS = (
     Kind("leader: gate killed", lambda t: ContainerKilled(t.live, t.leader, "gate")),
     Kind("leader: pod deleted", lambda t: PodDeleted(t.live, t.leader)),
     _lost_node("leader: node hangs", lambda t: NodeLost(t.live, t.leader, "hangs")),
-    Kind("two at once", _two),
+    Kind("leader and worker: two at once", _two),
     Kind(
-        "worker deleted, LWS away",
+        "worker: deleted, LWS away",
         lambda t: Away(t.live, LWS_NAMESPACE, LWS_MANAGER, PodDeleted(t.live, t.worker())),
         lasts=True,
     ),
     Kind(
-        "worker killed, operator away",
+        "worker: killed, operator away",
         lambda t: Away(
             t.live, SYSTEM_NAMESPACE, OPERATOR, ContainerKilled(t.live, t.worker(), "worker")
         ),
         hides="operator",
     ),
     Kind(
-        "worker killed, API away",
+        "worker: killed, API away",
         lambda t: ApiServerAway(t.live, t.worker(), "worker"),
         hides="API server",
     ),

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.chaos import bounds
 from tests.chaos.faults import LWS_MANAGER
 from tests.chaos.witness import ON_CONTROL_PLANE, Witness, watching
 from tests.e2e.live import Json, Live, tiny
+from tests.kind import faults
 from tests.kind.cluster import LWS_NAMESPACE, Cluster
 from tests.kind.command import CommandFailed
 from tests.kind.images import BuiltImages
-from tests.kind.product import SYSTEM_NAMESPACE, install_operator, publish_model
+from tests.kind.product import OPERATOR, SYSTEM_NAMESPACE, install_operator, publish_model
 
 SETTLED_SECONDS = 240.0
 
@@ -49,12 +49,19 @@ def serve_model(cluster: Cluster, images: BuiltImages, namespace: str) -> None:
     cluster.kubectl("rollout", "status", *model, "--timeout=120s")
 
 
-@contextlib.contextmanager
-def group(cluster: Cluster, images: BuiltImages, namespace: str, name: str) -> Iterator[Witness]:
-    """A group that is Ready, serves clients and is watched."""
-    live = Live(cluster, namespace, name)
+def struck(name: str) -> Json:
+    """A group to be struck."""
     manifest = tiny(recovery={"lostNodeSeconds": bounds.LOST_NODE_SECONDS})
     manifest["metadata"]["name"] = name
+    return manifest
+
+
+@contextlib.contextmanager
+def serving(
+    cluster: Cluster, images: BuiltImages, namespace: str, manifest: Json
+) -> Iterator[Witness]:
+    """A group that is Ready, serves clients and is watched."""
+    live = Live(cluster, namespace, manifest["metadata"]["name"])
     live.apply(manifest)
     live.wait_until_ready()
     with watching(live, images.engine) as witness:
@@ -62,34 +69,43 @@ def group(cluster: Cluster, images: BuiltImages, namespace: str, name: str) -> I
 
 
 def settle(witness: Witness) -> None:
-    """Wait until all is as before a fault, Kubernetes itself too."""
-    deadline = time.monotonic() + SETTLED_SECONDS
-    while not _is_settled(witness):
-        assert time.monotonic() < deadline, "the cluster does not come back to rest"
-        time.sleep(1)  # between two looks at a condition
+    """Wait until the group is as before a fault."""
+    _until("the group is at rest", lambda: _is_at_rest(witness))
 
 
-def _is_settled(witness: Witness) -> bool:
-    live, last = witness.live, witness.sights[-1]
+def settle_cluster(cluster: Cluster) -> None:
+    """Wait until Kubernetes and the controllers are as before a fault."""
+    _until("the cluster is at rest", lambda: _works(cluster))
+
+
+def _until(what: str, holds: Callable[[], bool]) -> None:
+    faults.wait_until(what, holds, SETTLED_SECONDS, every=1)
+
+
+def _is_at_rest(witness: Witness) -> bool:
+    last = witness.sights[-1]
     if not (last.pod and last.cluster):
         return False
     try:
-        pods = list(live.pods().values())
-        nodes = live.read("nodes")["items"]
-        deployments = [
-            live.cluster.kubectl("get", name, "-n", namespace, "-o", "json")
-            for namespace, name in (
-                (LWS_NAMESPACE, LWS_MANAGER),
-                (SYSTEM_NAMESPACE, "deployment/llamacluster-operator"),
-            )
+        pods = list(witness.live.pods().values())
+    except CommandFailed:
+        return False
+    return len(pods) == 3 and all(
+        "deletionTimestamp" not in pod["metadata"] and _has(pod, "Ready") for pod in pods
+    )
+
+
+def _works(cluster: Cluster) -> bool:
+    try:
+        nodes = json.loads(cluster.kubectl("get", "nodes", "-o", "json"))["items"]
+        controllers = [
+            json.loads(cluster.kubectl("get", name, f"--namespace={namespace}", "-o", "json"))
+            for namespace, name in ((LWS_NAMESPACE, LWS_MANAGER), (SYSTEM_NAMESPACE, OPERATOR))
         ]
     except CommandFailed:
         return False
-    return (
-        len(pods) == 3
-        and not any("deletionTimestamp" in pod["metadata"] for pod in pods)
-        and all(_has(part, "Ready") for part in (*pods, *nodes))
-        and all(_has(json.loads(found), "Available") for found in deployments)
+    return all(_has(node, "Ready") for node in nodes) and all(
+        _has(controller, "Available") for controller in controllers
     )
 
 

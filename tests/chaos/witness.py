@@ -143,6 +143,7 @@ def _api(cluster: Cluster) -> Iterator[str]:
     process = subprocess.Popen(
         [tool("kubectl"), f"--kubeconfig={cluster.kubeconfig}", "proxy", "--port=0"],
         stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # the API server may be away
         text=True,
     )
     try:
