@@ -18,4 +18,12 @@ scheduled and started."""
 
 RECOVERED_SECONDS = 30.0
 """From when the cause is gone until the group is Ready, beside the time in which the engine loads
-the model."""
+the model and that in which Kubernetes makes a container wait before it starts it again
+(CrashLoopBackOff: 10 s at the second end within ten minutes, and then doubled)."""
+GIVEN_UP_SECONDS = 360.0
+"""Beyond the bound, after which a group is said not to come back. CrashLoopBackOff alone may take
+five minutes."""
+
+FROZEN_FOR_GOOD_SECONDS = 110.0
+"""Until the kubelet has replaced a container whose processes are all stopped: six liveness probes,
+10 s apart and each with 5 s to answer, then SIGTERM, and after 30 s SIGKILL."""

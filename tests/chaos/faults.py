@@ -340,6 +340,11 @@ KINDS = (
     _lost_node("leader: node hangs", lambda t: NodeLost(t.live, t.leader, "hangs")),
     Kind("leader and worker: two at once", _two),
     Kind(
+        "for good: worker frozen",
+        lambda t: Frozen(t.live, t.worker(), "worker"),
+        more=bounds.FROZEN_FOR_GOOD_SECONDS,
+    ),
+    Kind(
         "worker: deleted, LWS away",
         lambda t: Away(t.live, LWS_NAMESPACE, LWS_MANAGER, PodDeleted(t.live, t.worker())),
         lasts=True,

@@ -46,7 +46,7 @@ def strike(target: Target, kind: Kind, witness: Witness) -> Outcome:
         fault.undo()
         witness.operator_is_away = False
     outcome.load = witness.load_seconds()
-    most = bounds.RECOVERED_SECONDS + outcome.load + kind.more
+    most = bounds.RECOVERED_SECONDS + outcome.load + kind.more + witness.held_seconds(began)
     outcome.broken += third_law(kind.name, outcome.recovered, most)
     answers = [answer for answer in witness.answers if answer.ended >= began]
     outcome.broken += first_law(answers)
@@ -72,7 +72,7 @@ def _live_through(
         time.sleep(HELD_SECONDS)
         fault.undo()
         gone = time.time()
-    most = bounds.RECOVERED_SECONDS + kind.more + 60
+    most = bounds.RECOVERED_SECONDS + kind.more + bounds.GIVEN_UP_SECONDS
     whole = _until(lambda: witness.is_whole(since=max(gone, noticed)), most)
     if whole is not None:
         outcome.recovered = max(0.0, whole - gone)

@@ -33,7 +33,7 @@ from tests.kind.images import BuiltImages
 pytestmark = pytest.mark.e2e
 
 SEED = 1
-LANES = ("worker", "cut", "leader")
+LANES = ("worker", "cut", "leader", "for good")
 """The groups, and how the kinds of faults begin that strike each."""
 CONTROLLERS = [kind for kind in KINDS if kind.name.endswith("away")]
 """They strike all groups: one after the other, when the lanes are done."""
@@ -66,7 +66,7 @@ def seen(kind_cluster: Cluster, images: BuiltImages) -> Iterator[Seen]:
 
         def live_through(lane: str) -> list[Outcome]:
             kinds = [kind for kind in SHORT if kind.name.startswith(lane)]
-            manifest = off(struck(lane), victim)
+            manifest = off(struck(lane.replace(" ", "-")), victim)
             with serving(kind_cluster, images, namespace, manifest) as witness:
                 return list(struck_by(witness, kinds, chance))
 

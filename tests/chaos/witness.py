@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -11,12 +12,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
 from llamacluster.agent.contract import AGENT_PORT, STATUS
+from llamacluster.resources.metadata import CLUSTER_LABEL
 from tests.chaos.laws import Answer, Span
 from tests.e2e.live import Live, eventually
 from tests.kind import docker
@@ -40,6 +42,8 @@ class Sight:
     """The leader's pod is Ready: the Service sends requests to it."""
     cluster: bool | None
     """The LlamaCluster says Ready."""
+    held: bool
+    """Kubernetes lets a container wait before it starts it again (CrashLoopBackOff)."""
 
 
 @dataclass
@@ -68,7 +72,11 @@ class Witness:
         last = self.sights[-1]
         if probe is None or False in (last.pod, last.cluster):
             return None
-        return max(probe.ended, last.at if last.pod else 0.0)
+        # As long as it looks like that.
+        same = itertools.takewhile(
+            lambda s: (s.pod, s.cluster) == (last.pod, last.cluster), reversed(self.sights)
+        )
+        return max(probe.ended, min(s.at for s in same) if last.pod else 0.0)
 
     def ready(self) -> list[Span]:
         """When the group said that it is Ready, be it to the Service or to people."""
@@ -79,6 +87,14 @@ class Witness:
             if sight.pod or sight.cluster
         ]
 
+    def held_seconds(self, since: float) -> float:
+        """How long Kubernetes has let a container wait since then."""
+        ends = [*(sight.at for sight in self.sights[1:]), time.time()]
+        spans = [
+            Span(sight.at, end) for sight, end in zip(self.sights, ends, strict=True) if sight.held
+        ]
+        return sum(span.shared_with(Span(since, time.time())) for span in spans)
+
     def load_seconds(self) -> float:
         """How long the engine last took to load the model; 0 if nobody tells."""
         path = f"pods/{self.live.name}-group-0:{AGENT_PORT}/proxy{STATUS}"
@@ -88,13 +104,16 @@ class Witness:
     def look(self) -> None:
         """Once."""
         namespace, name = self.live.namespace, self.live.name
-        pod = self._ask(f"/api/v1/namespaces/{namespace}/pods/{name}-group-0")
+        pods = self._ask(
+            f"/api/v1/namespaces/{namespace}/pods?labelSelector={CLUSTER_LABEL}%3D{name}"
+        )
         kind = "apis/llamacluster.dev/v1alpha1"
         cluster = self._ask(f"/{kind}/namespaces/{namespace}/llamaclusters/{name}")
         of_cluster = None if self.operator_is_away else _is_ready(cluster)
-        sight = Sight(time.time(), _is_ready(pod), of_cluster)
-        last = self.sights[-1] if self.sights else None
-        if last is None or (sight.pod, sight.cluster) != (last.pod, last.cluster):
+        sight = Sight(
+            time.time(), _leader_is_ready(pods, f"{name}-group-0"), of_cluster, _is_held(pods)
+        )
+        if not self.sights or replace(sight, at=self.sights[-1].at) != self.sights[-1]:
             self.sights.append(sight)
 
     def _ask(self, path: str) -> dict[str, Any] | None:
@@ -107,6 +126,20 @@ class Witness:
             return {} if error.code == 404 else None
         except (OSError, ValueError):
             return None
+
+
+def _leader_is_ready(pods: dict[str, Any] | None, name: str) -> bool | None:
+    if pods is None:
+        return None
+    return any(pod["metadata"]["name"] == name and _is_ready(pod) for pod in pods["items"])
+
+
+def _is_held(pods: dict[str, Any] | None) -> bool:
+    return any(
+        container["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        for pod in (pods or {}).get("items", [])
+        for container in pod["status"].get("containerStatuses", [])
+    )
 
 
 def _is_ready(found: dict[str, Any] | None) -> bool | None:
