@@ -14,7 +14,7 @@ from random import Random
 
 from tests.chaos.faults import KINDS, Kind, Target
 from tests.chaos.stage import (
-    controllers_on_control_plane,
+    put_controllers_on_control_plane,
     serve_model,
     serving,
     settle,
@@ -47,10 +47,8 @@ def main(arguments: list[str]) -> int:
     cluster.load(images.engine)
     cluster.load(images.operator)
     try:
-        with (
-            controllers_on_control_plane(cluster, images),
-            fresh_namespace(cluster) as namespace,
-        ):
+        put_controllers_on_control_plane(cluster, images)
+        with fresh_namespace(cluster) as namespace:
             serve_model(cluster, images, namespace)
             with serving(cluster, images, namespace, struck("chaos")) as witness:
                 broken = run(witness, kinds, Random(args.seed), args.minutes * 60, args.every)  # noqa: S311

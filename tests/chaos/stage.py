@@ -16,36 +16,26 @@ from tests.kind.command import CommandFailed
 from tests.kind.images import BuiltImages
 from tests.kind.product import OPERATOR, SYSTEM_NAMESPACE, install_operator, publish_model
 
+ON_IT = json.dumps({"spec": {"template": {"spec": ON_CONTROL_PLANE}}})
+"""For a Deployment."""
 SETTLED_SECONDS = 240.0
 
 
-@contextlib.contextmanager
-def controllers_on_control_plane(cluster: Cluster, images: BuiltImages) -> Iterator[None]:
+def put_controllers_on_control_plane(cluster: Cluster, images: BuiltImages) -> None:
     """LeaderWorkerSet and the operator run where no fault strikes by accident: that they are away
-    is a fault of its own."""
-    patch = {"spec": {"template": {"spec": ON_CONTROL_PLANE}}}
-    _patch_lws(cluster, patch)
+    is a fault of its own. They stay there; it is nothing to other tests."""
+    namespace = f"--namespace={LWS_NAMESPACE}"
+    cluster.kubectl("patch", namespace, LWS_MANAGER, "--type=merge", "-p", ON_IT)
+    cluster.kubectl("rollout", "status", namespace, LWS_MANAGER, "--timeout=120s")
     pins = [f"--set-json={key}={json.dumps(value)}" for key, value in ON_CONTROL_PLANE.items()]
     install_operator(cluster, images, "--take-ownership", *pins)
-    try:
-        yield
-    finally:
-        _patch_lws(cluster, {"spec": {"template": {"spec": dict.fromkeys(ON_CONTROL_PLANE)}}})
-        install_operator(cluster, images)
-
-
-def _patch_lws(cluster: Cluster, patch: Json) -> None:
-    namespace = f"--namespace={LWS_NAMESPACE}"
-    cluster.kubectl("patch", namespace, LWS_MANAGER, "--type=merge", "-p", json.dumps(patch))
-    cluster.kubectl("rollout", "status", namespace, LWS_MANAGER, "--timeout=120s")
 
 
 def serve_model(cluster: Cluster, images: BuiltImages, namespace: str) -> None:
     """As in the examples, but where no node is lost."""
     publish_model(cluster, images, namespace)
-    patch = {"spec": {"template": {"spec": ON_CONTROL_PLANE}}}
     model = (f"--namespace={namespace}", "deployment/tiny-model")
-    cluster.kubectl("patch", *model, "--type=merge", "-p", json.dumps(patch))
+    cluster.kubectl("patch", *model, "--type=merge", "-p", ON_IT)
     cluster.kubectl("rollout", "status", *model, "--timeout=120s")
 
 

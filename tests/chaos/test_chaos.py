@@ -14,7 +14,7 @@ import pytest
 
 from tests.chaos.faults import KINDS, Kind, Target
 from tests.chaos.stage import (
-    controllers_on_control_plane,
+    put_controllers_on_control_plane,
     serve_model,
     serving,
     settle,
@@ -58,7 +58,7 @@ def seen(kind_cluster: Cluster, images: BuiltImages) -> Iterator[Seen]:
     victim = kind_cluster.worker_nodes()[-1]
     chance = Random(SEED)  # noqa: S311
     with ExitStack() as stack:
-        stack.enter_context(controllers_on_control_plane(kind_cluster, images))
+        put_controllers_on_control_plane(kind_cluster, images)
         namespace = stack.enter_context(fresh_namespace(kind_cluster))
         serve_model(kind_cluster, images, namespace)
         pool = stack.enter_context(ThreadPoolExecutor())

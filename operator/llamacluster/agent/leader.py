@@ -74,7 +74,9 @@ GATE_CLOSES_SECONDS = 5.0
 """After which a gate that was told to stop together with the leader listens no more."""
 GATE_NOTICES_SECONDS = 2.5
 """After which the gate is sure to have seen, by its checks, that it must let nobody in."""
-STABLE_SECONDS = 60.0
+STABLE_SECONDS = 10.0
+"""A group that has served for so long is formed anew at once, however often it was lost before:
+what strikes it each minute is nothing that it has to be kept from."""
 
 
 @dataclass(frozen=True)
