@@ -28,12 +28,14 @@ test: check
 	@$(BIN)/python -m tests.kind up --renew --name $(TEST_CLUSTER)
 	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)
 	@echo "==> Tests: unit, engine, cluster, end to end"
-	@$(BIN)/pytest -v tests/unit tests/model tests/engine tests/cluster tests/e2e tests/chaos
+	@$(BIN)/pytest -v -n 2 --dist loadgroup --durations 15 \
+	  tests/unit tests/model tests/engine tests/cluster tests/e2e tests/chaos
 
 MINUTES ?= 60
 SEED ?= 1
 EVERY ?= 60
 
+# On the tests' cluster, which it leaves as it was.
 chaos: setup
 	@LLAMACLUSTER_TEST_CLUSTER=$(TEST_CLUSTER) \
 	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --every $(EVERY)
