@@ -21,8 +21,16 @@ from tests.kind.product import OPERATOR, SYSTEM_NAMESPACE
 
 LWS_MANAGER = "deployment/lws-controller-manager"
 RPC_SERVER, LLAMA_SERVER = "ggml-rpc-server", "llama-server"
-HOG = "x = b'x' * (4 << 30)"
-"""Takes more memory than any container of a group here may have."""
+HOG = """
+import os, time
+for _ in range(200):
+    if os.fork() == 0:
+        held = b"x" * (8 << 20)
+        break
+time.sleep(60)
+"""
+"""Takes more memory than a container of a group here may have, in processes that are each smaller
+than those of the group: the kernel ends the largest first."""
 
 
 class Fault(Protocol):

@@ -34,23 +34,23 @@ class Outcome:
     broken: list[str] = field(default_factory=list)
 
 
-def strike(target: Target, kind: Kind, witness: Witness) -> Outcome:
-    """Let a group live through a fault."""
+def strike(target: Target, kind: Kind, witness: Witness, patience: float = 1.0) -> Outcome:
+    """Let a group live through a fault. All bounds are so many times as long."""
     outcome = Outcome(kind.name)
     fault = kind.make(target)
     began = time.time()
     witness.operator_is_away = kind.hides == "operator"
     try:
-        _live_through(kind, fault, witness, began, outcome)
+        _live_through(kind, fault, witness, began, patience, outcome)
     finally:
         fault.undo()
         witness.operator_is_away = False
     outcome.load = witness.load_seconds()
     most = bounds.RECOVERED_SECONDS + outcome.load + kind.more + witness.held_seconds(began)
-    outcome.broken += third_law(kind.name, outcome.recovered, most)
+    outcome.broken += third_law(kind.name, outcome.recovered, patience * most)
     answers = [answer for answer in witness.answers if answer.ended >= began]
     outcome.broken += first_law(answers)
-    outcome.broken += second_law(answers, witness.ready(), time.time(), kind.noticed)
+    outcome.broken += second_law(answers, witness.ready(), time.time(), patience * kind.noticed)
     for answer in answers:
         outcome.lost += answer.outcome == "lost"
         outcome.refused += answer.outcome == "refused"
@@ -59,11 +59,11 @@ def strike(target: Target, kind: Kind, witness: Witness) -> Outcome:
 
 
 def _live_through(
-    kind: Kind, fault: Fault, witness: Witness, began: float, outcome: Outcome
+    kind: Kind, fault: Fault, witness: Witness, began: float, patience: float, outcome: Outcome
 ) -> None:
     fault.inject()
     struck = time.time()
-    noticed = _until(lambda: witness.is_refused_or_unready(since=began), kind.noticed)
+    noticed = _until(lambda: witness.is_refused_or_unready(since=began), patience * kind.noticed)
     if noticed is None:
         return
     outcome.noticed = max(0.0, noticed - struck)
