@@ -39,8 +39,8 @@ def happens(**choices: Any) -> Callable[[Callable[..., None]], Any]:
             self.world.pass_time(seconds, self.look)
 
         changed.__name__ = change.__name__
-        choices["seconds"] = st.sampled_from([0.0, 1.0, 6.0, 45.0])
-        return rule(**choices)(changed)
+        with_time: Any = rule  # whose overloads know no further choice beside given ones
+        return with_time(seconds=st.sampled_from([0.0, 1.0, 6.0, 45.0]), **choices)(changed)
 
     return as_rule
 
