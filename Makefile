@@ -1,6 +1,7 @@
 # make demo       from nothing to an answer from a group of pods
 # make demo-down  remove everything that the demo made
 # make test       everything that CI runs
+# make chaos      an hour of faults in a group that serves (MINUTES=60 SEED=1 EVERY=60)
 
 PYTHON ?= python3
 # A new environment whenever the locked requirements change; the stamp comes last, so that one that
@@ -10,7 +11,7 @@ BIN := .venv/bin
 export PYTHONPATH := operator:.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo demo-down test down setup check unit generate format lock
+.PHONY: demo demo-down test chaos down setup check unit generate format lock
 
 demo: setup
 	@$(BIN)/python -m tests.kind.demo run
@@ -28,7 +29,16 @@ test: check
 	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)
 	@echo "==> Tests: unit, engine, cluster, end to end"
 	@$(BIN)/pytest -v -n 2 --dist loadgroup --durations 15 \
-	  tests/unit tests/model tests/engine tests/cluster tests/e2e
+	  tests/unit tests/model tests/engine tests/cluster tests/e2e tests/chaos
+
+MINUTES ?= 60
+SEED ?= 1
+EVERY ?= 60
+
+# On the tests' cluster, which it leaves as it was.
+chaos: setup
+	@LLAMACLUSTER_TEST_CLUSTER=$(TEST_CLUSTER) \
+	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --every $(EVERY)
 
 # Remove the tests' cluster, which `make test` leaves for its next run.
 down: setup

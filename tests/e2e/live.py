@@ -25,6 +25,7 @@ ASK_STATUS = (
     "from urllib.request import urlopen;"
     f"print(urlopen('http://127.0.0.1:{AGENT_PORT}{STATUS}', timeout=10).read().decode())"
 )
+HOSTNAME = "kubernetes.io/hostname"
 TINY: Json = yaml.safe_load((EXAMPLES / "tiny.yaml").read_text())
 
 
@@ -42,6 +43,26 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = GENEROU
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
         time.sleep(0.5)  # between two looks at a condition
     return answer
+
+
+def placed(name: str, node: str, *, leader_on_it: bool, **model: Any) -> Json:
+    """A group with its leader, or with its workers, on a node as long as that is there, and all
+    else on others."""
+    term = {"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": [node]}]}
+    away = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    here = {"matchExpressions": [{"key": HOSTNAME, "operator": "In", "values": [node]}]}
+    there = {
+        "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": here}]
+    }
+    manifest = tiny()
+    manifest["metadata"]["name"] = name
+    manifest["spec"]["model"] |= model
+    for role, is_there in (("leader", leader_on_it), ("workers", not leader_on_it)):
+        manifest["spec"][role] |= {
+            "affinity": {"nodeAffinity": there if is_there else away},
+            "topologySpreadConstraints": [],
+        }
+    return manifest
 
 
 @dataclass(frozen=True)
@@ -76,6 +97,19 @@ class Live:
         """All pods of the groups, by name."""
         found = self.read("pods", "-l", self.selector)
         return {pod["metadata"]["name"]: pod for pod in found["items"]}
+
+    def uids(self) -> dict[str, str]:
+        """The identity of each pod, by name."""
+        return {name: pod["metadata"]["uid"] for name, pod in self.pods().items()}
+
+    def nodes(self) -> dict[str, str | None]:
+        """The node of each pod; none as long as the scheduler has not placed it."""
+        return {name: pod["spec"].get("nodeName") for name, pod in self.pods().items()}
+
+    def events(self) -> set[str]:
+        """Reasons of the LlamaCluster's events."""
+        found = self.read("events", f"--field-selector=involvedObject.name={self.name}")
+        return {event["reason"] for event in found["items"]}
 
     def condition(self, kind: str) -> Json:
         """A condition of the newest generation; empty while there is none."""

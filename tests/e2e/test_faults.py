@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from tests.e2e.live import TINY, Json, Live, eventually, tiny
-from tests.kind import faults
+from tests.e2e.live import TINY, Json, Live, tiny
 
 pytestmark = pytest.mark.e2e
 
@@ -95,24 +94,3 @@ def test_a_file_that_is_no_model_is_named(fresh: Live) -> None:
     fresh.apply(tiny(model={"uri": "http://tiny-model/notes.gguf"}))
     found = fresh.wait_for("Ready", "False", "ModelInvalid")
     assert "GGUF" in found["message"]
-
-
-def test_a_killed_worker_makes_the_group_unready_and_it_heals_in_place(group: Live) -> None:
-    before = {name: pod["metadata"]["uid"] for name, pod in group.pods().items()}
-    formed = group.leader_status()["formations"]
-    worker = faults.find_container(group.cluster, group.namespace, "tiny-group-0-2", "worker")
-    faults.kill_process(worker.node, worker.container_id)
-    eventually(
-        lambda: group.leader_status()["formations"] > formed,
-        "the group formed again",
-    )
-    group.wait_for("Ready", "True", "Ready")
-    assert {name: pod["metadata"]["uid"] for name, pod in group.pods().items()} == before
-    told = eventually(
-        lambda: next((g for g in group.get()["status"]["groups"] if g.get("lastRecovery")), None),
-        "the recovery is told of",
-    )
-    print(f"recovered: {told['lastRecovery']}, last restart: {told['lastRestart']}")
-    assert told["recoveries"] == 1
-    assert told["lastRecovery"]["reason"] == "WorkerLost"
-    assert "worker of pod tiny-group-0-2" in told["lastRestart"]

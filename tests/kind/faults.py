@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # On each rule of ours, so that healing removes ours and nothing else.
 COMMENT = "llamacluster-fault"
 Direction = Literal["both", "one"]
+PodDirection = Literal["in", "out"]
+PodCut = Literal["DROP", "REJECT --reject-with tcp-reset"]
+API_SERVER = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+API_SERVER_AWAY = "/etc/kubernetes/kube-apiserver.away"
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,12 @@ def signal_program(node: str, container_id: str, program: str, signal: str) -> l
         raise LookupError(f"no process {program} in container {container_id} on {node}")
     _kill(node, signal, pids)
     return pids
+
+
+def kill_first(node: str, container_id: str) -> None:
+    """When memory runs out, the kernel takes the processes of this container before all others."""
+    for pid in _process_ids(node, container_id):
+        _on(node, "sh", "-c", f"echo 1000 > /proc/{pid}/oom_score_adj")
 
 
 def _signal_all(node: str, container_id: str, signal: str) -> None:
@@ -196,6 +206,36 @@ def heal(node: str) -> None:
                     _on(node, tool, "-w", "-t", table, "-D", *words[1:])
 
 
+def cut_pod(
+    node: str,
+    container_id: str,
+    peer: str,
+    directions: tuple[PodDirection, ...],
+    how: PodCut = "DROP",
+) -> None:
+    """Cut the pod of a container from one address, inside the pod's own network."""
+    for direction in directions:
+        chain, end = ("INPUT", "-s") if direction == "in" else ("OUTPUT", "-d")
+        _in_pod(
+            *(node, container_id, "-I", chain, end, peer, "-p", "tcp"),
+            *("-m", "comment", "--comment", COMMENT, "-j", *how.split()),
+        )
+
+
+def heal_pod(node: str, container_id: str) -> None:
+    """Take back all cuts made in the pod of a container."""
+    for chain in ("INPUT", "OUTPUT"):
+        for rule in _in_pod(node, container_id, "-S", chain).splitlines():
+            words = rule.replace('"', "").split()
+            if words[0] == "-A" and COMMENT in words:
+                _in_pod(node, container_id, "-D", *words[1:])
+
+
+def _in_pod(node: str, container_id: str, *iptables: str) -> str:
+    pid = _process_ids(node, container_id)[0]
+    return _on(node, "nsenter", f"--net=/proc/{pid}/ns/net", "iptables", "-w", *iptables)
+
+
 def is_cut(node: str) -> bool:
     """Whether a cut made on this node was not healed."""
     return COMMENT in _on(node, "sh", "-c", "iptables-save; ip6tables-save")
@@ -226,6 +266,37 @@ def cut_rules(peers: list[str] | None, directions: tuple[str, ...]) -> list[tupl
 def _change(node: str, rules: list[tuple[str, list[str]]], *, add: bool) -> None:
     for tool, (_, table, chain, *rest) in rules:
         _on(node, tool, "-w", "-t", table, "-I" if add else "-D", chain, *rest)
+
+
+# Control plane
+
+
+def stop_api_server(cluster: Cluster) -> None:
+    """Take the API server's static pod away; returns when nothing answers any more."""
+    control_plane = _control_plane_of(cluster.nodes()[0])
+    _on(control_plane, "mv", API_SERVER, API_SERVER_AWAY)
+    wait_until("the API server is away", lambda: not answers(cluster), 60)
+
+
+def start_api_server(cluster: Cluster) -> None:
+    """Put the API server's static pod back; returns when it answers."""
+    control_plane = _control_plane_of(cluster.nodes()[0])
+    _on(
+        control_plane,
+        "sh",
+        "-c",
+        f"[ ! -e {API_SERVER_AWAY} ] || mv {API_SERVER_AWAY} {API_SERVER}",
+    )
+    wait_until("the API server answers", lambda: answers(cluster), 120)
+
+
+def answers(cluster: Cluster) -> bool:
+    """Whether the API server says that it is ready."""
+    try:
+        cluster.kubectl("get", "--raw=/readyz", "--request-timeout=2s", timeout=20)
+    except CommandFailed:
+        return False
+    return True
 
 
 # How

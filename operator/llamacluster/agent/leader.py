@@ -78,7 +78,9 @@ DRAIN_LOOK_SECONDS = 0.2
 """Between two looks at whether the last request has ended."""
 GATE_CLOSES_SECONDS = 5.0
 """After which a gate that was told to stop together with the leader listens no more."""
-STABLE_SECONDS = 60.0
+STABLE_SECONDS = 10.0
+"""A group that has served for so long is formed anew at once, however often it was lost before:
+what strikes it each minute is nothing that it has to be kept from."""
 FIRST_BACKOFF_SECONDS, MOST_BACKOFF_SECONDS = 0.5, 30.0
 
 

@@ -17,6 +17,8 @@ from llamacluster.resources.metadata import (
     labels,
 )
 
+DEAF_AGENT_GRACE_SECONDS = 30
+"""At most, between SIGTERM and SIGKILL to an agent that its liveness probe finds dead."""
 LOST_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -97,6 +99,11 @@ def agent_container(
             "periodSeconds": 10,
             "timeoutSeconds": 5,
             "failureThreshold": 6,
+            # An agent that has not answered for a minute is frozen, deaf to SIGTERM too. With the
+            # pod's grace, the group would lack it for five more minutes.
+            "terminationGracePeriodSeconds": min(
+                DEAF_AGENT_GRACE_SECONDS, cluster.spec.termination_grace_period_seconds
+            ),
         },
     }
 

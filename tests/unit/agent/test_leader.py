@@ -255,6 +255,22 @@ def test_loads_that_fail_each_time_are_tried_less_and_less(running: Running) -> 
     assert waits[3] > 2 * waits[0]
 
 
+def test_a_group_that_has_served_is_formed_anew_at_once_however_often_it_is_lost(
+    running: Running,
+) -> None:
+    running.start()
+    for times in range(1, 7):
+        running.until_formed(times)
+        served_until = running.clock.monotonic() + 30
+        while running.clock.monotonic() < served_until:
+            time.sleep(0.001)
+        running.launcher.last.end(137)
+    running.until_formed(7)
+    waits = [float(wait) for wait in re.findall(r"retry_seconds=([\d.]+)", running.log.getvalue())]
+    assert len(waits) == 6
+    assert max(waits) <= 0.5
+
+
 def test_no_first_token_is_no_ready(running: Running) -> None:
     running.http.token = GroupError(Reason.EngineFailed, "no token")
     running.start()

@@ -144,6 +144,16 @@ def test_probes_ask_the_agent_and_never_the_rpc_port(role: str, build: Builder) 
 
 
 @BOTH
+@pytest.mark.parametrize(("grace", "of_the_probe"), [(300, 30), (10, 10)])
+def test_an_agent_that_is_deaf_has_not_the_grace_of_one_that_finishes_requests(
+    role: str, build: Builder, grace: int, of_the_probe: int
+) -> None:
+    pod = build(llama_cluster(terminationGracePeriodSeconds=grace), IMAGE, PLAN)["spec"]
+    assert pod["terminationGracePeriodSeconds"] == grace
+    assert pod["containers"][0]["livenessProbe"]["terminationGracePeriodSeconds"] == of_the_probe
+
+
+@BOTH
 def test_one_failed_probe_takes_a_pod_out_of_service(role: str, build: Builder) -> None:
     container, *_ = build(llama_cluster(), IMAGE, PLAN)["spec"]["containers"]
     assert container["readinessProbe"]["failureThreshold"] == 1
