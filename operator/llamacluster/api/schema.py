@@ -59,10 +59,19 @@ LabelValue = Annotated[
 class Rule(dict[str, str]):
     """A CEL rule of the CRD: the API server refuses an object for which it is false."""
 
-    def __init__(self, rule: str, message: str, field_path: str | None = None) -> None:
+    def __init__(
+        self,
+        rule: str,
+        message: str,
+        field_path: str | None = None,
+        *,
+        message_expression: str | None = None,
+    ) -> None:
         super().__init__(rule=rule, message=message)
         if field_path:
             self["fieldPath"] = field_path
+        if message_expression:
+            self["messageExpression"] = message_expression
 
 
 def rules(*args: Rule) -> dict[str, Any]:
