@@ -43,6 +43,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.peers import Peers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.process import Launcher
+from llamacluster.agent.source import Web
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.worker import Worker
 from llamacluster.planning.reasons import GroupError
@@ -141,7 +142,14 @@ def _leader(
         threads=threads,
         build=build,
         status=GroupStatus(_pod_name(), build, threads, limits.memory_bytes(), clock),
-        store=ModelStore(Path(MODEL_DIR), Path(CLAIM_DIR), Path(SCRATCH_DIR), log, stopping),
+        store=ModelStore(
+            Path(MODEL_DIR),
+            Path(CLAIM_DIR),
+            Path(SCRATCH_DIR),
+            log,
+            stopping,
+            Web(options.allow_local_addresses),
+        ),
         peers=Peers(),
         launcher=launcher,
         http=engine.EngineHttp(),

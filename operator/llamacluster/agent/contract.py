@@ -119,6 +119,8 @@ class LeaderOptions:
     input must fit into ubatch_size tokens."""
     chat_template: str | None = None
     """Name of one of the engine's built-in templates; None: the model's own."""
+    allow_local_addresses: bool = False
+    """Download from addresses that only the node should be asked at, too (see agent.addresses)."""
     extra_args: tuple[str, ...] = ()
     """Given to the engine as they are, after all others."""
     host: str = "0.0.0.0"
@@ -166,6 +168,7 @@ class PlanOptions:
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     embeddings: bool = False
+    allow_local_addresses: bool = False
     extra_args: tuple[str, ...] = ()
 
 
@@ -229,7 +232,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
             }
         ),
     ]
-    return [*args, *_last(options.embeddings, options.extra_args)]
+    return [*args, *_last(options)]
 
 
 def plan_args(options: PlanOptions) -> list[str]:
@@ -252,7 +255,7 @@ def plan_args(options: PlanOptions) -> list[str]:
             }
         ),
     ]
-    return [*args, *_last(options.embeddings, options.extra_args)]
+    return [*args, *_last(options)]
 
 
 def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | GateOptions | PlanOptions:
@@ -273,8 +276,12 @@ def parse(argv: Sequence[str]) -> WorkerOptions | LeaderOptions | GateOptions | 
     return LeaderOptions(**values, extra_args=tuple(extra))
 
 
-def _last(embeddings: bool, extra_args: Sequence[str]) -> list[str]:
-    return [*(["--embeddings"] if embeddings else []), *(["--", *extra_args] if extra_args else [])]
+def _last(options: LeaderOptions | PlanOptions) -> list[str]:
+    return [
+        *(["--allow-local-addresses"] if options.allow_local_addresses else []),
+        *(["--embeddings"] if options.embeddings else []),
+        *(["--", *options.extra_args] if options.extra_args else []),
+    ]
 
 
 def _flags(values: dict[str, str | int | None]) -> list[str]:
@@ -325,6 +332,7 @@ def _parser() -> argparse.ArgumentParser:
         role.add_argument("--cache-type-k", default=LeaderOptions.cache_type_k)
         role.add_argument("--cache-type-v", default=LeaderOptions.cache_type_v)
         role.add_argument("--embeddings", action="store_true")
+        role.add_argument("--allow-local-addresses", action="store_true")
     return parser
 
 

@@ -89,6 +89,9 @@ class ModelSource(ApiModel):
     sha256: Annotated[str, Field(pattern=r"^[a-f0-9]{64}$", max_length=64)] | None = None
     """SHA-256 of the file, 64 lower-case hex digits. A file with another digest is not served. Of
     a split model: of all its files, as in `cat NAME-*.gguf | sha256sum`."""
+    allow_local_addresses: bool = False
+    """Let the download, its redirects included, connect to loopback, link-local and multicast
+    addresses and to metadata services of clouds. Private networks are allowed without it."""
     storage: ModelStorage | None = None
     """A claim for each pod of a group, which outlives the pods, so that a rollout or a restart does
     not download the model again; deleted with the LlamaCluster. Absent: the pod's ephemeral
@@ -269,6 +272,11 @@ class Server(ApiModel):
     """The Service in front of the API."""
 
 
+_NOTHING_CAN_CHANGE = (
+    "maxUnavailable can be 0 only with a maxSurge: without either no group can change"
+)
+
+
 class Rollout(ApiModel):
     """How groups get a changed spec: one after another, from the highest index down."""
 
@@ -277,7 +285,7 @@ class Rollout(ApiModel):
             Rule(
                 "!has(self.maxUnavailable) || self.maxUnavailable > 0 || "
                 "(has(self.maxSurge) && self.maxSurge > 0)",
-                "maxUnavailable can be 0 only with a maxSurge: without either no group can change",
+                _NOTHING_CAN_CHANGE,
                 ".maxUnavailable",
             ),
         )
@@ -291,6 +299,12 @@ class Rollout(ApiModel):
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
     """A rollout is told to be stuck when a group has failed to become Ready for so long. Downloads
     and loads that go on do not count as failing."""
+
+    @model_validator(mode="after")
+    def _something_can_change(self) -> Rollout:
+        if self.max_unavailable == 0 and self.max_surge == 0:
+            raise ValueError(_NOTHING_CAN_CHANGE)
+        return self
 
     @property
     def unavailable(self) -> int:

@@ -80,6 +80,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         threads=spec.leader.threads,
         embeddings=inference.embeddings,
         chat_template=inference.chat_template,
+        allow_local_addresses=spec.model.allow_local_addresses,
         extra_args=tuple(inference.extra_args),
         grace_seconds=spec.termination_grace_period_seconds,
     )

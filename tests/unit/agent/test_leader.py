@@ -16,6 +16,7 @@ from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader, worker_hosts
 from llamacluster.agent.log import Log
+from llamacluster.agent.source import Web
 from llamacluster.agent.status import FAILURE_SHOWN_SECONDS, GroupStatus
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model import Shape, write
@@ -55,7 +56,7 @@ class Running:
             threads=1,
             build=BUILD,
             status=GroupStatus("x-0", BUILD, 1, None, clock),
-            store=ModelStore(folder, folder, folder, log, stopping),
+            store=ModelStore(folder, folder, folder, log, stopping, Web()),
             peers=self.peers,
             launcher=self.launcher,
             http=self.http,

@@ -98,7 +98,10 @@ def test_a_missing_field_is_named() -> None:
     ("spec", "told"),
     [
         ({"inference": {"batchSize": 256}}, "spec.inference: ubatchSize must not be greater"),
-        ({"inference": {"extraArgs": ["--ctx-size=5"]}}, "extraArgs[0]: --ctx-size is refused: the op"),
+        (
+            {"inference": {"extraArgs": ["--ctx-size=5"]}},
+            "extraArgs[0]: --ctx-size is refused: the op",
+        ),
         ({"server": {"port": 50052}}, "spec.server.port: ports 50051, 50052 and"),
         ({"server": {"port": 18080}}, "are the group's own"),
         (
