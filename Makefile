@@ -27,7 +27,8 @@ test: check
 	@$(BIN)/python -m tests.kind up --renew --name $(TEST_CLUSTER)
 	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)
 	@echo "==> Tests: unit, engine, cluster, end to end"
-	@$(BIN)/pytest -v tests/unit tests/model tests/engine tests/cluster tests/e2e
+	@$(BIN)/pytest -v -n 2 --dist loadgroup --durations 15 \
+	  tests/unit tests/model tests/engine tests/cluster tests/e2e
 
 # Remove the tests' cluster, which `make test` leaves for its next run.
 down: setup

@@ -8,11 +8,24 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.kind.cluster import Cluster
+from tests.kind.host import REPOSITORY
 from tests.kind.images import BuiltImages, build_images
 
 _names = itertools.count(1)
+settings.register_profile("default", deadline=None)  # a busy machine is no failure
+_ON_THE_CLUSTER = {"cluster", "e2e", "chaos"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two lines of tests that wait more than they work, and so run beside one another (`-n 2 --dist
+    loadgroup`): the cluster has room for one at a time; what needs no cluster is the other."""
+    for item in items:
+        folder = item.path.relative_to(REPOSITORY / "tests").parts[0]
+        line = "cluster" if folder in _ON_THE_CLUSTER else "host"
+        item.add_marker(pytest.mark.xdist_group(line))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacluster.planning.account import Settings
@@ -22,7 +22,6 @@ scalars = st.integers(0, 1 << 63) | st.floats() | st.booleans() | st.text(max_si
 shapes = st.lists(st.integers(0, 1 << 20).map(lambda n: n * 256), max_size=4).map(tuple)
 
 
-@settings(deadline=None)  # the first example also makes the header
 @given(
     name=st.sampled_from(SMALL),
     other_values=st.dictionaries(st.integers(0, 30), scalars, max_size=4),
