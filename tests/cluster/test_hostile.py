@@ -112,7 +112,7 @@ async def test_whatever_is_admitted_leads_to_a_condition(
     }
     with capture_logs() as logs:
         await each(wanted.values(), lambda one: admit(api, one))
-        await until_settled(api, namespace, lambda one: bool(said(one, "Planned")))
+        await until_settled(api, namespace, planned_or_refused)
         clusters = [
             LlamaCluster.model_validate({**one, "status": {}})
             for one in await api.list(LLAMACLUSTERS, namespace, "")
@@ -140,6 +140,11 @@ async def admit(api: KubeApi, wanted: Manifest) -> None:
     except ApiError as error:
         if error.status != 422:  # a bound that another rule narrows
             raise
+
+
+def planned_or_refused(one: Manifest) -> bool:
+    """Whether something is said of its plan, or of why there is none to be."""
+    return bool(said(one, "Planned")) or said(one, "Degraded").get("status") == "True"
 
 
 def made_or_refused(one: Manifest) -> bool:
