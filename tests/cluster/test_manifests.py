@@ -115,6 +115,8 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
             "rollout.maxUnavailable": None,
             "rollout.maxSurge": 0,
             "rollout.progressDeadlineSeconds": 300,
+            "recovery.hungEngineSeconds": 20,
+            "server.queue.timeoutSeconds": 60,
             "recovery.lostNodeSeconds": 30,
             "server.port": 8080,
             "server.service.type": "ClusterIP",
@@ -317,6 +319,14 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "a label that LeaderWorkerSet sets": (
         workers(metadata={"labels": {"leaderworkerset.sigs.k8s.io/worker-index": "0"}}),
         *("spec.workers.metadata.labels", "keys under llamacluster.dev/"),
+    ),
+    "a queue for nobody": (
+        {"server": {"queue": {"maxRequests": 0}}},
+        *("spec.server.queue.maxRequests", "greater than or equal to 1"),
+    ),
+    "a hang that is none": (
+        {"recovery": {"hungEngineSeconds": 1}},
+        *("spec.recovery.hungEngineSeconds", "greater than or equal to 4"),
     ),
     "an unknown effect": (
         workers(tolerations=[{"operator": "Exists", "effect": "Never"}]),

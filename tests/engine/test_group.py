@@ -236,6 +236,15 @@ def test_attach_starts_a_clean_rpc_server(new_group: NewGroup) -> None:
         before = answer
 
 
+def test_a_container_that_is_told_to_stop_as_it_starts_stops(new_group: NewGroup) -> None:
+    """A first process loses the signals that come before its handlers."""
+    group = new_group()
+    worker = group.start_worker(1)
+    worker.signal("TERM")
+    eventually(lambda: not worker.is_running())
+    assert worker.wait() == 0
+
+
 def test_attach_under_another_name_is_refused(new_group: NewGroup) -> None:
     group = new_group()
     worker = group.start_worker(1)

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -23,6 +24,7 @@ from llamacluster.agent.contract import (
     CLAIM_DIR,
     ENGINE_PORT,
     LEADER_ADDRESS_ENV,
+    MAX_WORKERS,
     MODEL_DIR,
     RPC_PORT,
     SCRATCH_DIR,
@@ -36,7 +38,8 @@ from llamacluster.agent.contract import (
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.gate import Gate, haproxy_program
-from llamacluster.agent.leader import GateSockets, Leader
+from llamacluster.agent.gatesockets import GateSockets
+from llamacluster.agent.leader import Leader
 from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import connections, is_listening
 from llamacluster.agent.log import Log
@@ -84,6 +87,7 @@ def _plan(options: PlanOptions) -> int:
     """Says the plan, or why there is none, on standard output and to Kubernetes."""
     # The first process of a container gets no signal that it has no handler for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    let_in(signal.SIGTERM)
     log = Log("plan", sys.stderr)
     try:
         plan = make_plan(options, Path(CLAIM_DIR), Path(SCRATCH_DIR), Launcher())
@@ -156,6 +160,7 @@ def _leader(
         sockets=GateSockets(options.server_port),
         held_memory=limits.held_memory,
         drain=drain,
+        pool=ThreadPoolExecutor(MAX_WORKERS),
         clock=clock,
         log=log,
         stopping=stopping,
@@ -180,6 +185,11 @@ def _pod_name() -> str:
     return os.environ.get("HOSTNAME") or socket.gethostname()
 
 
+def let_in(*signals: signal.Signals) -> None:
+    """The image's entry point holds them back until there are handlers."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
 class Signals:
     """The signals that arrive, as bytes on a pipe: safe whatever they interrupt."""
 
@@ -191,6 +201,7 @@ class Signals:
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
         for number in (*self.STOP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        let_in(*self.STOP)
 
     def wait(self, seconds: float) -> bool:
         """Waits for any signal; True if it is one that asks to stop."""

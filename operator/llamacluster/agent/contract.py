@@ -33,6 +33,12 @@ DEFAULT_SERVER_PORT = 8080
 """Port of the OpenAI-compatible API in the leader, at which the gate listens."""
 DEFAULT_GRACE_SECONDS = 300
 """The pods' terminationGracePeriodSeconds."""
+DEFAULT_HUNG_ENGINE_SECONDS = 20
+"""Without a sign of life while requests are under way, after which the engine hangs."""
+QUEUE_PER_SLOT = 8
+"""Requests that may wait in the gate for each slot, where nothing else is said."""
+DEFAULT_QUEUE_SECONDS = 60
+"""How long each of them may wait."""
 
 LIVEZ = "/livez"
 """GET: 200 while the agent itself works."""
@@ -61,20 +67,21 @@ LEADER_ADDRESS_ENV = "LWS_LEADER_ADDRESS"
 class Phase(StrEnum):
     """How far a group is. `Reason` says what exactly it does or waits for."""
 
-    Fetching = "Fetching"
-    """The leader gets and checks the model file."""
-    Forming = "Forming"
-    """The leader waits for its workers and attaches them."""
+    Waiting = "Waiting"
+    """For what a group is made of: the model's file, then every worker."""
+    Attaching = "Attaching"
+    """Every worker starts a clean RPC server for this leader."""
     Loading = "Loading"
-    """The engine loads the model and makes its first token."""
-    Ready = "Ready"
+    """The engine sends the model to the workers."""
+    Verifying = "Verifying"
+    """A first token is made through all workers, and the gate learns of it."""
+    Serving = "Serving"
     """The group answers requests."""
     Draining = "Draining"
-    """A worker is told to stop: running requests finish, new ones are turned away."""
+    """The leader or a worker was told to stop: running requests finish, new ones are turned
+    away."""
     Failed = "Failed"
     """The last try ended with the reason given; the next one follows by itself."""
-    Stopping = "Stopping"
-    """The pod was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,9 @@ class LeaderOptions:
     """Download from addresses that only the node should be asked at, too (see agent.addresses)."""
     extra_args: tuple[str, ...] = ()
     """Given to the engine as they are, after all others."""
+    hung_engine_seconds: int = DEFAULT_HUNG_ENGINE_SECONDS
+    """Without an answer of the engine, and without CPU time taken by any process of the group,
+    after which the group forms anew."""
     host: str = "0.0.0.0"
     """IPv4 address that the agent listens on."""
     grace_seconds: int = DEFAULT_GRACE_SECONDS
@@ -140,7 +150,7 @@ class GateOptions:
     server_port: int = DEFAULT_SERVER_PORT
     queue: int | None = None
     """Requests that may wait for a slot; None: QUEUE_PER_SLOT for each slot."""
-    queue_seconds: int = 60
+    queue_seconds: int = DEFAULT_QUEUE_SECONDS
     """How long each may wait."""
     host: str = "0.0.0.0"
     """IPv4 address that the API listens on."""
@@ -227,6 +237,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
                 "cache-type-v": options.cache_type_v,
                 "threads": options.threads,
                 "chat-template": options.chat_template,
+                "hung-engine-seconds": options.hung_engine_seconds,
                 "host": options.host,
                 "grace-seconds": options.grace_seconds,
             }
@@ -310,6 +321,9 @@ def _parser() -> argparse.ArgumentParser:
         "--layers", type=_layers, metavar="N,N,...", required=True, help="of each worker"
     )
     leader.add_argument("--chat-template")
+    leader.add_argument(
+        "--hung-engine-seconds", type=_positive, default=DEFAULT_HUNG_ENGINE_SECONDS
+    )
 
     gate.add_argument("--queue", type=_positive, metavar="REQUESTS")
     gate.add_argument("--queue-seconds", type=_positive, default=GateOptions.queue_seconds)
@@ -428,11 +442,14 @@ class ModelStatus(TypedDict):
     name: str | None
 
 
-class DownloadStatus(TypedDict):
-    """A download that runs."""
+class Progress(TypedDict):
+    """How far a download, the check of a file or a load is."""
 
     bytes: int
     total: int | None
+    """None where nobody knows."""
+    secondsLeft: float | None
+    """At the pace so far; None until there is one."""
 
 
 class AttachedWorker(TypedDict):
@@ -497,7 +514,8 @@ class LeaderStatus(TypedDict):
     """When phase or reason last changed: RFC 3339, UTC."""
     epoch: str | None
     model: ModelStatus | None
-    download: DownloadStatus | None
+    progress: Progress | None
+    """Of what is under way, where it takes long."""
     workers: list[AttachedWorker]
     placement: list[Placement]
     """Empty until the engine has loaded."""

@@ -30,6 +30,7 @@ from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
     ENGINE_PORT,
+    QUEUE_PER_SLOT,
     READYZ,
     SERVING,
     GateOptions,
@@ -37,6 +38,7 @@ from llamacluster.agent.contract import (
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.process import Child, Launcher, stop
+from llamacluster.planning.bodies import QUICK_REQUESTS, max_body_bytes
 from llamacluster.planning.reasons import GroupError, Reason
 
 PROGRAM = "haproxy"
@@ -49,19 +51,8 @@ QUIET_SECONDS = 1.0
 STOP_SECONDS = 1.0
 STABLE_SECONDS = 60.0
 
-QUEUE_PER_SLOT = 8
-QUICK_REQUESTS = 4
-"""Requests at a time of those that need no slot; as many as that may wait."""
 MAX_CONNECTIONS = 1000
 """Of clients, idle ones too. Others wait in the kernel until one of these goes."""
-MIN_BODY_BYTES = 1 << 20
-"""Room for many short inputs in one request. No more, because the engine splits a text into tokens
-before it looks at its length, in a time that may grow with its square (100 kB: 2 s, seen with the
-test model), and a client that goes away does not end that."""
-MAX_BODY_BYTES = 64 << 20
-BODY_BYTES_PER_TOKEN = 64
-"""A token is some 4 bytes of text, and a character up to 6 bytes of JSON."""
-
 HEALTH = ("/health", "/v1/health")
 GENERATING = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
@@ -167,11 +158,6 @@ def haproxy_program() -> str:
         Reason.EngineFailed,
         f"the image has no {PROGRAM} on its PATH: use an image made from images/engine",
     )
-
-
-def max_body_bytes(context_size: int) -> int:
-    """The largest body of a request: what no prompt that fits the context is larger than."""
-    return min(max(MIN_BODY_BYTES, BODY_BYTES_PER_TOKEN * context_size), MAX_BODY_BYTES)
 
 
 def configuration(options: GateOptions) -> str:

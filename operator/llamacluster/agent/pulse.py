@@ -11,29 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-LOOK_SECONDS = 10.0
-"""How long an answer is waited for."""
 LOOKS = 2
 """Looks in a row without a sign of life after which the engine hangs."""
-IDLE_CPU_SECONDS = 0.2
-"""What the processes of a group take in LOOK_SECONDS while they only wait."""
+IDLE_CPUS = 0.02
+"""What the processes of a group take while they only wait."""
 
 
 class Pulse:
     """Looks for signs of life."""
 
-    def __init__(self, answers: Callable[[float], bool], cpu_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        answers: Callable[[float], bool],
+        cpu_seconds: Callable[[], float],
+        hung_seconds: float,
+    ) -> None:
         """`answers` waits so many seconds at most for the engine's answer; `cpu_seconds` is the CPU
-        time that all processes of the group have taken."""
+        time that all processes of the group have taken. After `hung_seconds` without either the
+        engine hangs."""
         self.stopped = False
         self._answers = answers
         self._cpu_seconds = cpu_seconds
+        self._look_seconds = hung_seconds / LOOKS
         self._silent = 0
 
     def look(self) -> None:
-        """Looks once, for LOOK_SECONDS at most."""
+        """Looks once, for half of `hung_seconds` at most."""
         before = self._cpu_seconds()
-        if self._answers(LOOK_SECONDS) or self._cpu_seconds() - before > IDLE_CPU_SECONDS:
+        idle = IDLE_CPUS * self._look_seconds
+        if self._answers(self._look_seconds) or self._cpu_seconds() - before > idle:
             self._silent = 0
             return
         self._silent += 1

@@ -9,7 +9,6 @@ from threading import Lock
 from llamacluster.agent.clock import Clock, rfc3339
 from llamacluster.agent.contract import (
     AttachedWorker,
-    DownloadStatus,
     EngineBuild,
     HeldMemory,
     LeaderMemory,
@@ -17,6 +16,7 @@ from llamacluster.agent.contract import (
     ModelStatus,
     Phase,
     Placement,
+    Progress,
     Recovery,
 )
 from llamacluster.planning.reasons import GroupError, Reason
@@ -46,7 +46,7 @@ class GroupStatus:
         clock: Clock,
     ) -> None:
         self.model: ModelStatus | None = None
-        self.download: DownloadStatus | None = None
+        self.progress: Progress | None = None
         self.workers: list[AttachedWorker] = []
         self.placement: list[Placement] = []
         self.leader: LeaderMemory | None = None
@@ -63,7 +63,7 @@ class GroupStatus:
         self._lock = Lock()
         self._formations = 0
         self._try_began = clock.monotonic()
-        self._step = self._made(Phase.Fetching, Reason.Starting, "the agent starts")
+        self._step = self._made(Phase.Waiting, Reason.Starting, "the agent starts")
         self._failure: _Step | None = None
         self._lost: tuple[GroupError, float] | None = None
         self._recovery: Recovery | None = None
@@ -75,16 +75,16 @@ class GroupStatus:
     def enter(self, phase: Phase, reason: Reason, message: str) -> bool:
         """The group now does this, or waits for it. True if it did something else before."""
         with self._lock:
-            if self._step.phase is Phase.Stopping:
+            if self._step.reason is Reason.Stopping:
                 return False
             now = self._step
             if (now.phase, now.reason) == (phase, reason):
                 self._step = _Step(phase, reason, message, now.since)
             else:
                 self._step = self._made(phase, reason, message)
-            if phase in (Phase.Ready, Phase.Stopping):
+            if phase is Phase.Serving or reason is Reason.Stopping:
                 self._failure = None
-            if phase is Phase.Ready:
+            if phase is Phase.Serving:
                 self._formations += 1
                 self._recovered()
             return (now.phase, now.reason, now.message) != (phase, reason, message)
@@ -92,9 +92,9 @@ class GroupStatus:
     def fail(self, error: GroupError) -> None:
         """The try ended like this."""
         with self._lock:
-            if self._step.phase is Phase.Stopping:
+            if self._step.reason is Reason.Stopping:
                 return
-            if self._step.phase is Phase.Ready:
+            if self._step.phase in (Phase.Serving, Phase.Draining):
                 self._lost = error, self._clock.monotonic()
             failed, now = self._failure, self._made(Phase.Failed, error.reason, error.message)
             since = failed.since if failed and failed.reason == error.reason else now.since
@@ -104,7 +104,7 @@ class GroupStatus:
     @property
     def is_ready(self) -> bool:
         with self._lock:
-            return self._step.phase is Phase.Ready
+            return self._step.phase is Phase.Serving
 
     @property
     def summary(self) -> str:
@@ -125,7 +125,7 @@ class GroupStatus:
                 "since": rfc3339(step.since),
                 "epoch": self.epoch,
                 "model": self.model,
-                "download": self.download,
+                "progress": self.progress,
                 "workers": self.workers,
                 "placement": self.placement,
                 "leader": self.leader,

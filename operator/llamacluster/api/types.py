@@ -253,6 +253,16 @@ def _free_port(port: int) -> int:
     return port
 
 
+class Queue(ApiModel):
+    """What waits while all request slots are taken."""
+
+    max_requests: Annotated[int, Field(ge=1, le=900)] | None = None
+    """How many requests may wait in each group; default: 8 for each of inference.parallel. Others
+    are answered with 429 and Retry-After at once."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = contract.DEFAULT_QUEUE_SECONDS
+    """How long each of them may wait for a slot; then it is answered with 429."""
+
+
 class Server(ApiModel):
     """The OpenAI-compatible API that a group serves."""
 
@@ -268,6 +278,8 @@ class Server(ApiModel):
         AfterValidator(_free_port),
     ] = contract.DEFAULT_SERVER_PORT
     """Port of the API, in the pods and in the Service."""
+    queue: Queue = Queue()
+    """What waits while all request slots are taken."""
     service: Service = Service()
     """The Service in front of the API."""
 
@@ -323,6 +335,13 @@ class Recovery(ApiModel):
     other nodes, counted from when Kubernetes finds it so, for which it takes about 40 s. Your own
     tolerations of `node.kubernetes.io/unreachable` and `not-ready` win. A leader with a claim that
     one node only can mount is not replaced: the status says what to do."""
+    hung_engine_seconds: Annotated[int, Field(ge=4, le=86_400)] = (
+        contract.DEFAULT_HUNG_ENGINE_SECONDS
+    )
+    """For how long requests may be under way without a sign of life, until the engine is started
+    anew. However slow the model is, this need not be longer: a long prompt takes CPU time, and that
+    is a sign of life. Raise it where the engine may wait for a disk, or for a network that stands
+    still for so long."""
 
 
 class ImagePullPolicy(StrEnum):
@@ -417,14 +436,22 @@ class Condition(StatusModel):
 class GroupPhase(StrEnum):
     """How far a group is."""
 
-    PENDING = "Pending"
-    FETCHING = "Fetching"
-    FORMING = "Forming"
+    WAITING = "Waiting"
+    ATTACHING = "Attaching"
     LOADING = "Loading"
-    READY = "Ready"
+    VERIFYING = "Verifying"
+    SERVING = "Serving"
     DRAINING = "Draining"
-    FAILED = "Failed"
-    STOPPING = "Stopping"
+    RECOVERING = "Recovering"
+
+
+class GroupProgress(StatusModel):
+    """How far a download or a load is. Written in steps, not with each byte."""
+
+    percent: Annotated[int, Field(ge=0, le=100)]
+    """How much of it is done."""
+    eta: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When it will be done at the pace so far."""
 
 
 class GroupLoss(StatusModel):
@@ -451,14 +478,19 @@ class GroupStatus(StatusModel):
     index: int
     """Index of the group; its leader pod is `<name>-group-<index>`."""
     phase: GroupPhase
-    """Pending (pods are not running), Fetching, Forming, Loading, Ready, Draining, Failed or
-    Stopping."""
+    """Waiting (for pods, the model's file or workers), Attaching (workers), Loading (the model into
+    the workers), Verifying (a first token), Serving, Draining (running requests finish), or
+    Recovering: it has served, was lost, and is on its way back, as the reason says."""
     reason: str
     """Why, in one CamelCase word."""
     message: str = ""
     """Why, for people, with what to do."""
     since: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     """When phase or reason last changed."""
+    failing: bool = False
+    """Whether the reason is one that keeps it from getting on. It is tried again all the same."""
+    progress: GroupProgress | None = None
+    """Of a download, the check of a digest, or a load."""
     workers_attached: int = 0
     """Workers that hold their part of the model for this group's leader."""
     restarts: int = 0
@@ -466,7 +498,7 @@ class GroupStatus(StatusModel):
     last_restart: str | None = None
     """Which of them was it last, and why it had ended."""
     lost: GroupLoss | None = None
-    """What the group recovers from; absent while it is Ready or comes up for the first time."""
+    """What the group recovers from; absent while it serves or comes up for the first time."""
     recoveries: int = 0
     """How often it was lost and became Ready again. Rollouts do not count."""
     last_recovery: GroupRecovery | None = None

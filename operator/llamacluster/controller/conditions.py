@@ -83,26 +83,45 @@ def delayed(reason: str, message: str) -> list[Verdict]:
 
 
 def ready(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -> Verdict:
-    """Every wanted group answers requests, with the newest spec."""
+    """Every wanted group answers requests; as long as the reason is not Ready, some of them with a
+    former spec."""
+    if _all_answer(groups, rollout):
+        count = f"{rollout.wanted} group{'s' if rollout.wanted != 1 else ''} answering requests"
+        if not planned.status:
+            message = f"{count} with the former spec: {planned.message}"
+            return Verdict("Ready", True, planned.reason, message)
+        if rollout.stuck:
+            return Verdict("Ready", True, ClusterReason.RolloutStuck, rollout.stuck)
+        if not rollout.complete:
+            message = f"{count}; {rollout.message}"
+            return Verdict("Ready", True, ClusterReason.RollingOut, message)
+        return Verdict("Ready", True, ClusterReason.Ready, count)
     if not planned.status:
         return Verdict("Ready", False, planned.reason, planned.message)
     if rollout.wanted == 0:
         return Verdict("Ready", False, ClusterReason.ScaledToZero, "replicas is 0")
     if rollout.stuck:
         return Verdict("Ready", False, ClusterReason.RolloutStuck, rollout.stuck)
-    # Groups beyond those that are wanted are on their way out, or help over a rollout.
-    groups = [group for group in groups if group.index < rollout.wanted]
-    serving = [group for group in groups if group.phase is GroupPhase.READY]
-    if len(serving) < rollout.wanted:
-        waiting = next((g for g in groups if g.phase is not GroupPhase.READY), None)
-        if waiting is None:
-            message = f"{rollout.wanted - len(serving)} groups do not exist yet"
-            return Verdict("Ready", False, ClusterReason.PodsPending, message)
-        return Verdict("Ready", False, waiting.reason, _named(waiting, rollout.wanted))
-    if not rollout.complete:
-        return Verdict("Ready", False, ClusterReason.RollingOut, rollout.message)
-    count = f"{rollout.wanted} group{'s' if rollout.wanted != 1 else ''}"
-    return Verdict("Ready", True, ClusterReason.Ready, f"{count} answering requests")
+    waiting = next(
+        (g for g in groups if g.index < rollout.wanted and g.phase is not GroupPhase.SERVING), None
+    )
+    if waiting is None:
+        serving = sum(group.phase is GroupPhase.SERVING for group in groups)
+        message = f"{rollout.wanted - serving} groups do not exist yet"
+        return Verdict("Ready", False, ClusterReason.PodsPending, message)
+    return Verdict("Ready", False, waiting.reason, _named(waiting, rollout.wanted))
+
+
+def _all_answer(groups: list[GroupStatus], rollout: Rollout) -> bool:
+    """Whether as many groups answer as are wanted. Groups beyond those count while they help over a
+    rollout; else they are on their way out."""
+    serving = [
+        group
+        for group in groups
+        if group.phase is GroupPhase.SERVING
+        and (group.index < rollout.wanted or not rollout.complete)
+    ]
+    return 0 < rollout.wanted <= len(serving)
 
 
 def progressing(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -> Verdict:
@@ -112,9 +131,10 @@ def progressing(groups: list[GroupStatus], rollout: Rollout, planned: Verdict) -
         return Verdict("Progressing", planned.status is None, planned.reason, planned.message)
     if rollout.stuck:
         return Verdict("Progressing", False, ClusterReason.RolloutStuck, rollout.stuck)
-    if not rollout.complete:
+    stopped = all(group.failing for group in groups) and len(groups) >= rollout.wanted
+    if not rollout.complete and not (groups and stopped):
         return Verdict("Progressing", True, ClusterReason.RollingOut, rollout.message)
-    moving = next((g for g in groups if g.phase not in (GroupPhase.READY, GroupPhase.FAILED)), None)
+    moving = next((g for g in groups if g.phase is not GroupPhase.SERVING and not g.failing), None)
     if moving:
         return Verdict("Progressing", True, moving.reason, _named(moving, rollout.wanted))
     if len(groups) < rollout.wanted:
@@ -128,7 +148,7 @@ def degraded(
     """A group, a rollout or the plan needs attention."""
     if rollout.stuck:
         return Verdict("Degraded", True, ClusterReason.RolloutStuck, rollout.stuck)
-    failed = next((group for group in groups if group.phase is GroupPhase.FAILED), None)
+    failed = next((group for group in groups if group.failing), None)
     if failed:
         return Verdict("Degraded", True, failed.reason, _named(failed, len(groups)))
     if planned.status is False:

@@ -35,7 +35,8 @@ def _ready(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
     asked_for = old.observed_generation != new.observed_generation
     lost = bool(before and before.status is ConditionStatus.TRUE) and not asked_for
     stuck = degraded and degraded.status is ConditionStatus.TRUE
-    warning = (lost or stuck) and after and after.status is not ConditionStatus.TRUE
+    unready = after and after.status is not ConditionStatus.TRUE
+    warning = (lost and unready) or (stuck and after and after.reason != ClusterReason.Ready)
     same = before and after and (before.status, before.reason) == (after.status, after.reason)
     return "Warning" if warning else "Normal", None if same else after
 

@@ -6,17 +6,20 @@ only see that a worker is missing, and Kubernetes knows why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from llamacluster.agent import contract
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import GroupPhase, GroupStatus
 from llamacluster.controller.observation import Group
+from llamacluster.controller.progress import with_progress
 from llamacluster.controller.recovery import container_restarts, recovery_told, with_recovery
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.metadata import Manifest
 
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+_TAKE_LONG = {Reason.Downloading, Reason.Verifying, Reason.Loading}
 _CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
@@ -27,9 +30,14 @@ class Finding:
     phase: GroupPhase
     reason: str
     message: str
+    failing: bool = False
 
 
 Check = Callable[[Group], Finding | None]
+
+
+def _failing(reason: str, message: str) -> Finding:
+    return Finding(GroupPhase.WAITING, reason, message, failing=True)
 
 
 def group_status(
@@ -40,20 +48,27 @@ def group_status(
     `asked_for`: it is replaced or removed because the spec says so, which is no loss.
     """
     finding = next(found for check in CHECKS if (found := check(group)))
-    same = previous and (previous.phase, previous.reason) == (finding.phase, finding.reason)
     restarts, last_restart = container_restarts(group)
     status = GroupStatus(
         index=group.index,
         phase=finding.phase,
         reason=finding.reason,
         message=finding.message,
-        since=previous.since if previous and same else now,
+        since=now,
+        failing=finding.failing,
         workers_attached=_workers_attached(group),
         restarts=restarts,
         last_restart=last_restart,
     )
-    told = group.status.get("lastRecovery") if group.status else None
-    return with_recovery(status, previous, recovery_told(told), now, asked_for=asked_for)
+    told: Mapping[str, object] = group.status or {}
+    status = with_recovery(
+        status, previous, recovery_told(told.get("lastRecovery")), now, asked_for=asked_for
+    )
+    if finding.reason in _TAKE_LONG:
+        status = with_progress(status, previous, told.get("progress"), now)
+    if previous and (previous.phase, previous.reason) == (status.phase, status.reason):
+        status = status.model_copy(update={"since": previous.since})
+    return status
 
 
 def is_ready(pod: Manifest | None) -> bool:
@@ -69,14 +84,13 @@ def leader_is_ready(group: Group) -> Finding | None:
     if not is_ready(group.leader):
         return None
     count = f"{group.size} worker{'s' if group.size != 1 else ''}"
-    return Finding(GroupPhase.READY, Reason.Ready, f"{count} attached, answers requests")
+    return Finding(GroupPhase.SERVING, Reason.Ready, f"{count} attached, answers requests")
 
 
 def node_is_lost(group: Group) -> Finding | None:
     """A pod is on a node that is lost; first of those that wait for a person."""
     for lost in sorted(group.lost, key=lambda lost: not lost.stays):
-        phase = GroupPhase.FAILED if lost.stays else GroupPhase.PENDING
-        return Finding(phase, ClusterReason.NodeLost, lost.message)
+        return Finding(GroupPhase.WAITING, ClusterReason.NodeLost, lost.message, lost.stays)
     return None
 
 
@@ -85,7 +99,7 @@ def leader_is_stopping(group: Group) -> Finding | None:
     if group.leader is None or "deletionTimestamp" not in group.leader["metadata"]:
         return None
     name = group.leader["metadata"]["name"]
-    return Finding(GroupPhase.STOPPING, Reason.Stopping, f"pod {name} is being deleted")
+    return Finding(GroupPhase.DRAINING, Reason.Stopping, f"pod {name} is being deleted")
 
 
 def pod_was_evicted(group: Group) -> Finding | None:
@@ -94,8 +108,7 @@ def pod_was_evicted(group: Group) -> Finding | None:
         status = pod.get("status", {})
         if status.get("phase") == "Failed" and status.get("reason"):
             name, text = pod["metadata"]["name"], status.get("message", "")
-            return Finding(
-                GroupPhase.FAILED,
+            return _failing(
                 ClusterReason.Evicted,
                 f"pod {name} failed: {status['reason']}: {text}".rstrip(": "),
             )
@@ -108,7 +121,7 @@ def pod_cannot_be_scheduled(group: Group) -> Finding | None:
         for condition in pod.get("status", {}).get("conditions", []):
             if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 return Finding(
-                    GroupPhase.PENDING,
+                    GroupPhase.WAITING,
                     ClusterReason.Unschedulable,
                     f"no node for pod {pod['metadata']['name']}: {condition.get('message', '')}",
                 )
@@ -120,8 +133,7 @@ def image_cannot_be_pulled(group: Group) -> Finding | None:
     for pod, container in _containers(group):
         waiting = container.get("state", {}).get("waiting", {})
         if waiting.get("reason") in _IMAGE_REASONS:
-            return Finding(
-                GroupPhase.FAILED,
+            return _failing(
                 ClusterReason.ImagePullFailed,
                 f"pod {pod['metadata']['name']} cannot pull image {container['image']}: "
                 "check spec.image and spec.imagePullSecrets",
@@ -135,15 +147,13 @@ def container_cannot_start(group: Group) -> Finding | None:
         name = pod["metadata"]["name"]
         waiting = container.get("state", {}).get("waiting", {})
         if waiting.get("reason") in _CREATE_REASONS:
-            return Finding(
-                GroupPhase.FAILED,
+            return _failing(
                 ClusterReason.ContainerFailed,
                 f"pod {name}: {waiting['reason']}: {waiting.get('message', '')}",
             )
         end = last_end(container)
         if end.get("reason") == "OOMKilled" and not container.get("ready"):
-            return Finding(
-                GroupPhase.FAILED,
+            return _failing(
                 ClusterReason.OutOfMemory,
                 f"pod {name} was killed at its memory limit: raise resources.limits.memory, add "
                 "workers, or use a smaller context",
@@ -151,9 +161,7 @@ def container_cannot_start(group: Group) -> Finding | None:
         if waiting.get("reason") == "CrashLoopBackOff" or "terminated" in container.get(
             "state", {}
         ):
-            return Finding(
-                GroupPhase.FAILED, ClusterReason.ContainerFailed, last_words(pod, container)
-            )
+            return _failing(ClusterReason.ContainerFailed, last_words(pod, container))
     return None
 
 
@@ -179,34 +187,36 @@ def agent_says(group: Group) -> Finding | None:
     """All containers run: the leader's agent knows best."""
     if group.status is None:
         return None
-    phase = GroupPhase(group.status["phase"])
-    if phase is GroupPhase.READY:
+    phase, reason, message = (group.status[key] for key in ("phase", "reason", "message"))
+    if phase == contract.Phase.Failed:
+        return _failing(reason, message)
+    if phase == contract.Phase.Serving:
         # The Service leads nobody to a pod that the kubelet has not found ready yet.
         return Finding(
-            GroupPhase.LOADING,
+            GroupPhase.VERIFYING,
             Reason.Probing,
             f"the group answers; pod {_name(group.leader)} is not in the Service yet",
         )
-    return Finding(phase, group.status["reason"], group.status["message"])
+    return Finding(GroupPhase(phase), reason, message)
 
 
 def pods_are_missing(group: Group) -> Finding | None:
     """Pods that do not exist or do not run yet, without a known cause."""
     if group.leader is None:
         return Finding(
-            GroupPhase.PENDING, ClusterReason.PodsPending, "the leader pod does not exist yet"
+            GroupPhase.WAITING, ClusterReason.PodsPending, "the leader pod does not exist yet"
         )
     missing = group.size - len(group.workers)
     starting = [p["metadata"]["name"] for p in group.pods if _phase(p) != "Running"]
     if missing > 0:
         return Finding(
-            GroupPhase.PENDING,
+            GroupPhase.WAITING,
             ClusterReason.PodsPending,
             f"{missing} of {group.size} worker pods do not exist yet",
         )
     if starting:
         return Finding(
-            GroupPhase.PENDING, ClusterReason.PodsPending, f"{', '.join(starting)} not running yet"
+            GroupPhase.WAITING, ClusterReason.PodsPending, f"{', '.join(starting)} not running yet"
         )
     return None
 
@@ -214,7 +224,7 @@ def pods_are_missing(group: Group) -> Finding | None:
 def agent_does_not_answer(group: Group) -> Finding | None:  # noqa: ARG001
     """All pods run, nothing is known: the last check always speaks."""
     return Finding(
-        GroupPhase.PENDING,
+        GroupPhase.WAITING,
         ClusterReason.AgentUnreachable,
         "the agent of the leader pod does not answer the operator",
     )

@@ -25,13 +25,13 @@ def with_recovery(
     *,
     asked_for: bool,
 ) -> GroupStatus:
-    """The status with what the group recovers from, or has recovered from. `told` is the agent's
-    word, which is exact, of a recovery in place."""
+    """The status with what the group recovers from, or has recovered from; Recovering until then,
+    unless it still drains. `told` is the agent's word, which is exact, of a recovery in place."""
     if previous is None:
         return status
     lost, count, last = previous.lost, previous.recoveries, previous.last_recovery
-    if status.phase is not GroupPhase.READY:
-        if previous.phase is GroupPhase.READY and not asked_for:
+    if status.phase is not GroupPhase.SERVING:
+        if previous.phase is GroupPhase.SERVING and not asked_for:
             lost = GroupLoss(reason=status.reason, message=status.message, at=now)
     else:
         own = _over(lost, now)
@@ -42,7 +42,11 @@ def with_recovery(
             count, last = count + 1, told
         elif own:
             count, last = count + 1, own
-    return status.model_copy(update={"lost": lost, "recoveries": count, "last_recovery": last})
+    status = status.model_copy(update={"lost": lost, "recoveries": count, "last_recovery": last})
+    if lost is None or status.phase is GroupPhase.DRAINING:
+        return status
+    said = f"{status.message}; the last recovery took {last.seconds} s" if last else status.message
+    return status.model_copy(update={"phase": GroupPhase.RECOVERING, "message": said})
 
 
 def _over(lost: GroupLoss | None, now: str) -> GroupRecovery | None:

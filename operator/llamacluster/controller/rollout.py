@@ -45,12 +45,13 @@ def _stuck(
     found: Rollout,
     now: str,
 ) -> str | None:
-    """Why the rollout does not get on, once a group of it has failed for as long as it may.
+    """Why the rollout does not get on, once a group of it has failed for as long as it may, while
+    others go on. Where none does, the group's own reason is all that there is to say.
 
     A group that fails is tried again and again, and says so in between. That is no progress: what
     was said stays until the group is Ready or gone, or the spec changes.
     """
-    if found.complete:
+    if found.complete or not any(group.phase is GroupPhase.SERVING for group in groups):
         return None
     said = next((c for c in cluster.status.conditions if c.type == "Progressing"), None)
     newest = said is not None and said.observed_generation == cluster.metadata.generation
@@ -62,11 +63,11 @@ def _stuck(
     late = [
         group
         for group in groups
-        if group.phase is not GroupPhase.READY
+        if group.phase is not GroupPhase.SERVING
         and _leader_age(observation.groups.get(group.index), now) >= limit
     ]
     for group in late:
-        if group.phase is GroupPhase.FAILED or group.reason == ClusterReason.Unschedulable:
+        if group.failing or group.reason == ClusterReason.Unschedulable:
             return (
                 f"{found.message}; group {group.index} does not get on: {group.reason}: "
                 f"{group.message}. Groups that are not replaced yet go on with the former spec: "

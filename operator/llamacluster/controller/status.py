@@ -78,7 +78,7 @@ def new_status(
                 judged, cluster.status.conditions, cluster.metadata.generation, now
             ),
             "replicas": len(observation.groups),
-            "ready_replicas": sum(group.phase is GroupPhase.READY for group in groups),
+            "ready_replicas": sum(group.phase is GroupPhase.SERVING for group in groups),
             "selector": ",".join(f"{k}={v}" for k, v in sorted(leader_selector(cluster).items())),
             "endpoint": endpoint(cluster),
             "model_file": cluster.spec.model.uri.partition("?")[0].rpartition("/")[2],
@@ -95,7 +95,7 @@ def new_status(
 
 def _loaded(groups: list[GroupStatus], seen: Observation, now: str) -> list[LeaderStatus]:
     """What the agents say of groups whose engines have loaded."""
-    since = {group.index: group.since for group in groups if group.phase is GroupPhase.READY}
+    since = {group.index: group.since for group in groups if group.phase is GroupPhase.SERVING}
     return [
         group.status
         for index, group in seen.groups.items()
@@ -169,7 +169,7 @@ def next_look(status: LlamaClusterStatus, now: datetime) -> float | None:
     if not status.groups:
         return None
     newest = max(group.since for group in status.groups)
-    if any(group.phase is not GroupPhase.READY for group in status.groups):
+    if any(group.phase is not GroupPhase.SERVING for group in status.groups):
         return _wait(newest, now)
     left = SETTLED_SECONDS - _age(newest, now)
     return max(left, SOON_SECONDS) if left > 0 else None

@@ -15,6 +15,7 @@ from typing import Final
 
 from llamacluster.planning.account import Account, Accountant, Memory, Settings
 from llamacluster.planning.balance import balanced
+from llamacluster.planning.bodies import bodies_need
 from llamacluster.planning.formula import checkpoint_bytes, compute_bytes, context_bytes
 from llamacluster.planning.model import Model
 from llamacluster.planning.reasons import GroupError, Reason
@@ -357,7 +358,7 @@ def leader_need(model: Model, memory: Memory, settings: Settings) -> int:
     if not _UNMAPPED.isdisjoint(settings.extra_args):
         held += memory.model
     checkpoints = _checkpoints(settings) * settings.parallel * checkpoint_bytes(model, settings)
-    return _whole_mib(held * MARGIN + checkpoints + LEADER_BASE)
+    return _whole_mib(held * MARGIN + checkpoints + bodies_need(settings) + LEADER_BASE)
 
 
 def _checkpoints(settings: Settings) -> int:

@@ -48,6 +48,8 @@ def _gate(cluster: LlamaCluster, image: str) -> Manifest:
         parallel=spec.inference.parallel,
         context_size=spec.inference.context_size,
         server_port=spec.server.port,
+        queue=spec.server.queue.max_requests,
+        queue_seconds=spec.server.queue.timeout_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
     )
     return {
@@ -82,6 +84,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         chat_template=inference.chat_template,
         allow_local_addresses=spec.model.allow_local_addresses,
         extra_args=tuple(inference.extra_args),
+        hung_engine_seconds=spec.recovery.hung_engine_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
     )
 

@@ -11,7 +11,7 @@ from threading import Event, Lock
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import AttachRequest, EngineBuild, HeldMemory, WorkerStatus
 from llamacluster.agent.engine import EngineHttp
-from llamacluster.agent.leader import GateSockets
+from llamacluster.agent.gatesockets import GateSockets
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.reasons import GroupError

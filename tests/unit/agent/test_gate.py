@@ -15,8 +15,9 @@ import pytest
 
 from llamacluster.agent.contract import GateOptions
 from llamacluster.agent.drain import Drain
-from llamacluster.agent.gate import Gate, configuration, max_body_bytes
+from llamacluster.agent.gate import Gate, configuration
 from llamacluster.agent.log import Log
+from llamacluster.planning.bodies import max_body_bytes
 from tests.unit.agent.fakes import FakeChild, FakeLauncher, FastClock
 
 OPTIONS = GateOptions(parallel=4, context_size=4096)

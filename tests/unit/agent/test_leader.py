@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
@@ -14,10 +15,11 @@ import pytest
 from llamacluster.agent.contract import READYZ, SERVING, LeaderOptions, LeaderStatus, Phase
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
-from llamacluster.agent.leader import Leader, worker_hosts
+from llamacluster.agent.leader import Leader
 from llamacluster.agent.log import Log
 from llamacluster.agent.source import Web
 from llamacluster.agent.status import FAILURE_SHOWN_SECONDS, GroupStatus
+from llamacluster.agent.workers import worker_hosts
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model import Shape, write
 from tests.unit.agent.fakes import (
@@ -63,6 +65,7 @@ class Running:
             sockets=self.sockets,
             held_memory=lambda _: HELD,
             drain=Drain(300, clock),
+            pool=ThreadPoolExecutor(3),
             clock=clock,
             log=log,
             stopping=stopping,
@@ -297,7 +300,7 @@ def test_stop_makes_unready_and_ends_the_engine_gently(running: Running) -> None
     running.until_formed()
     running.sockets.listens = False
     running.leader.stop()
-    assert running.status()["phase"] == "Stopping"
+    assert running.status()["phase"] == "Draining"
     running.until_ended()
     assert running.launcher.last.exit_code() == 128 + 15
 
@@ -421,7 +424,7 @@ def test_a_failure_gives_way_to_a_try_that_lasts() -> None:
     status = GroupStatus("x-0", BUILD, 1, None, clock)
     status.fail(GroupError(Reason.EngineFailed, "ended"))
     status.begin_try()
-    status.enter(Phase.Forming, Reason.WaitingForWorkers, "waiting")
+    status.enter(Phase.Waiting, Reason.WaitingForWorkers, "waiting")
     assert status.snapshot()["reason"] == "EngineFailed"
     clock.wait(Event(), FAILURE_SHOWN_SECONDS)
     assert status.snapshot()["reason"] == "WaitingForWorkers"

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from llamacluster.cli.plan import Engine
 from llamacluster.cli.plugin import plugin
-from llamacluster.planning import plan
+from llamacluster.planning import bodies, plan
 from tests.kind.host import REPOSITORY
 
 TEXT = " ".join((REPOSITORY / "docs" / "plan.md").read_text().split())
@@ -18,6 +18,9 @@ def test_the_margins_are_those_of_the_planner() -> None:
     assert set(re.findall(r"of that (\d+) % more", TEXT)) == {str(round(100 * plan.MARGIN - 100))}
     assert f"{plan.WORKER_BASE >> 20} MiB for the agent, the RPC server" in TEXT
     assert f"{plan.LEADER_BASE >> 20} MiB for the agent and llama-server" in TEXT
+    assert f"{bodies.ENGINE_BYTES_PER_BODY_BYTE} times the largest body of a request" in TEXT
+    assert f"{bodies.BODY_BYTES_PER_TOKEN} bytes for each token" in TEXT
+    assert bodies.QUICK_REQUESTS == 2
     assert plan.CHECKPOINTS == 4
     assert "four saved states" in TEXT
 

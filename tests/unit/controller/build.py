@@ -115,13 +115,14 @@ def terminated(reason: str, exit_code: int, message: str = "") -> Manifest:
 
 
 def leader_status(
-    phase: contract.Phase = contract.Phase.Forming,
+    phase: contract.Phase = contract.Phase.Waiting,
     reason: str = "WaitingForWorkers",
     message: str = "waiting for worker x-group-0-1",
     attached: int = 0,
     held: list[int] | None = None,
     leader_held: int | None = None,
     placed: list[tuple[int, int, int]] | None = None,
+    progress: contract.Progress | None = None,
 ) -> contract.LeaderStatus:
     """What the leader's agent says, as far as the operator reads it: `held` and `placed` (weights,
     context, compute) are bytes of each worker."""
@@ -144,6 +145,7 @@ def leader_status(
             "memory": memory(leader_held),
             "placement": [dict(zip(parts, row, strict=True)) for row in placed or []],
             "engine": {"version": "b9000", "build": "abc"},
+            "progress": progress,
         },
     )
 
@@ -158,13 +160,17 @@ def group(
 
 def group_status(
     index: int = 0,
-    phase: GroupPhase = GroupPhase.READY,
+    phase: GroupPhase = GroupPhase.SERVING,
     reason: str = "Ready",
     message: str = "2 workers attached",
     since: str = EARLIER,
+    *,
+    failing: bool = False,
 ) -> GroupStatus:
     """What was or is said of a group."""
-    return GroupStatus(index=index, phase=phase, reason=reason, message=message, since=since)
+    return GroupStatus(
+        index=index, phase=phase, reason=reason, message=message, since=since, failing=failing
+    )
 
 
 PLANNED = Verdict("Planned", True, "Planned", "8 layers over 2 workers")

@@ -21,7 +21,7 @@ LEAST = int(0.9 * 1400) - 64
 
 def says(*held: int, **more: Any) -> contract.LeaderStatus:
     """A leader whose workers hold this many MiB."""
-    return build.leader_status(contract.Phase.Ready, held=[n * MIB for n in held], **more)
+    return build.leader_status(contract.Phase.Serving, held=[n * MIB for n in held], **more)
 
 
 def seen(plan: Plan, *statuses: contract.LeaderStatus) -> tuple[list[str | None], str | None]:

@@ -22,12 +22,12 @@ LOADING = build.leader_status(Phase.Loading, "Loading", "loading the model", att
         (
             "a ready leader is a ready group",
             build.group(pod(0, ready=True), *WORKERS),
-            *(GroupPhase.READY, "Ready", "2 workers attached, answers requests"),
+            *(GroupPhase.SERVING, "Ready", "2 workers attached, answers requests"),
         ),
         (
             "a leader that is being deleted is stopping, however ready it says it is",
             build.group(pod(0, ready=True, deleting=True), *WORKERS, status=LOADING),
-            *(GroupPhase.STOPPING, "Stopping", "pod x-group-0 is being deleted"),
+            *(GroupPhase.DRAINING, "Stopping", "pod x-group-0 is being deleted"),
         ),
         (
             "an evicted pod",
@@ -35,25 +35,25 @@ LOADING = build.leader_status(Phase.Loading, "Loading", "loading the model", att
                 LEADER,
                 pod(1, phase="Failed", reason="Evicted", message="The node was low on memory."),
             ),
-            *(GroupPhase.FAILED, "Evicted"),
+            *(GroupPhase.WAITING, "Evicted"),
             "pod x-group-0-1 failed: Evicted: The node was low on memory.",
         ),
         (
             "a pod that a node refused without a word",
             build.group(LEADER, pod(1, phase="Failed", reason="OutOfcpu")),
-            *(GroupPhase.FAILED, "Evicted", "pod x-group-0-1 failed: OutOfcpu"),
+            *(GroupPhase.WAITING, "Evicted", "pod x-group-0-1 failed: OutOfcpu"),
         ),
         (
             "a worker that fits nowhere, in the scheduler's words",
             build.group(LEADER, pod(1), build.unschedulable_pod(2), status=LOADING),
-            *(GroupPhase.PENDING, "Unschedulable"),
+            *(GroupPhase.WAITING, "Unschedulable"),
             "no node for pod x-group-0-2: 0/3 nodes: too little memory",
         ),
         *(
             (
                 f"an image that cannot be pulled: {reason}",
                 build.group(pod(0, phase="Pending", state=waiting(reason, "back-off 10s"))),
-                *(GroupPhase.FAILED, "ImagePullFailed"),
+                *(GroupPhase.WAITING, "ImagePullFailed"),
                 "pod x-group-0 cannot pull image localhost/engine:1: "
                 "check spec.image and spec.imagePullSecrets",
             )
@@ -64,20 +64,20 @@ LOADING = build.leader_status(Phase.Loading, "Loading", "loading the model", att
             build.group(
                 pod(0, phase="Pending", state=waiting("CreateContainerConfigError", "no claim"))
             ),
-            *(GroupPhase.FAILED, "ContainerFailed"),
+            *(GroupPhase.WAITING, "ContainerFailed"),
             "pod x-group-0: CreateContainerConfigError: no claim",
         ),
         (
             "a container killed at its memory limit, started again",
             build.group(LEADER, pod(1, last_state=terminated("OOMKilled", 137)), status=LOADING),
-            *(GroupPhase.FAILED, "OutOfMemory"),
+            *(GroupPhase.WAITING, "OutOfMemory"),
             "pod x-group-0-1 was killed at its memory limit: raise resources.limits.memory, "
             "add workers, or use a smaller context",
         ),
         (
             "a container just killed at its memory limit",
             build.group(LEADER, pod(1, state=terminated("OOMKilled", 137))),
-            *(GroupPhase.FAILED, "OutOfMemory", "pod x-group-0-1 was killed"),
+            *(GroupPhase.WAITING, "OutOfMemory", "pod x-group-0-1 was killed"),
         ),
         (
             "a container that ends again and again, with its last words",
@@ -88,13 +88,13 @@ LOADING = build.leader_status(Phase.Loading, "Loading", "loading the model", att
                     last_state=terminated("Error", 2, "usage: ...\nunknown flag --foo\n"),
                 )
             ),
-            *(GroupPhase.FAILED, "ContainerFailed"),
+            *(GroupPhase.WAITING, "ContainerFailed"),
             "container leader of pod x-group-0 ended with exit code 2: unknown flag --foo",
         ),
         (
             "a container that ended without a word",
             build.group(LEADER, pod(1, state=terminated("Error", 1))),
-            *(GroupPhase.FAILED, "ContainerFailed"),
+            *(GroupPhase.WAITING, "ContainerFailed"),
             "container worker of pod x-group-0-1 ended with exit code 1",
         ),
         (
@@ -110,7 +110,7 @@ LOADING = build.leader_status(Phase.Loading, "Loading", "loading the model", att
                 pod(2),
                 status=build.leader_status(Phase.Failed, "WorkerLost", "x-group-0-1 is gone"),
             ),
-            *(GroupPhase.FAILED, "WorkerLost", "x-group-0-1 is gone"),
+            *(GroupPhase.WAITING, "WorkerLost", "x-group-0-1 is gone"),
         ),
         (
             "what the agent says of a worker that was killed for memory once and runs again",
@@ -125,22 +125,22 @@ LOADING = build.leader_status(Phase.Loading, "Loading", "loading the model", att
         (
             "no pod at all",
             build.group(),
-            *(GroupPhase.PENDING, "PodsPending", "the leader pod does not exist yet"),
+            *(GroupPhase.WAITING, "PodsPending", "the leader pod does not exist yet"),
         ),
         (
             "a leader without workers",
             build.group(LEADER),
-            *(GroupPhase.PENDING, "PodsPending", "2 of 2 worker pods do not exist yet"),
+            *(GroupPhase.WAITING, "PodsPending", "2 of 2 worker pods do not exist yet"),
         ),
         (
             "pods that start",
             build.group(LEADER, pod(1, phase="Pending"), pod(2, phase="Pending")),
-            *(GroupPhase.PENDING, "PodsPending", "x-group-0-1, x-group-0-2 not running yet"),
+            *(GroupPhase.WAITING, "PodsPending", "x-group-0-1, x-group-0-2 not running yet"),
         ),
         (
             "an agent that does not answer",
             build.group(*RUNNING),
-            *(GroupPhase.PENDING, "AgentUnreachable", "does not answer the operator"),
+            *(GroupPhase.WAITING, "AgentUnreachable", "does not answer the operator"),
         ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else "",
@@ -173,16 +173,57 @@ def test_what_kubernetes_says_comes_in_this_order_and_before_the_agent(first: in
     assert groups.group_status(group, None, NOW).reason == reasons[0]
 
 
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase != Phase.Ready])
+@pytest.mark.parametrize(
+    "phase", [phase for phase in Phase if phase not in (Phase.Serving, Phase.Failed)]
+)
 def test_every_phase_of_the_agent_is_a_phase_of_the_group(phase: Phase) -> None:
     group = build.group(*RUNNING, status=build.leader_status(phase))
     assert groups.group_status(group, None, NOW).phase.value == phase.value
 
 
-def test_a_leader_that_the_service_does_not_have_yet_is_not_ready() -> None:
-    group = build.group(*RUNNING, status=build.leader_status(Phase.Ready))
+def test_a_try_that_failed_waits_for_the_next_and_is_told_to_fail() -> None:
+    group = build.group(*RUNNING, status=build.leader_status(Phase.Failed, "EngineBadFlag"))
     found = groups.group_status(group, None, NOW)
-    assert (found.phase, found.reason) == (GroupPhase.LOADING, "Probing")
+    assert (found.phase, found.reason, found.failing) == (
+        GroupPhase.WAITING,
+        "EngineBadFlag",
+        True,
+    )
+
+
+def test_a_group_that_has_served_recovers_whatever_it_waits_for() -> None:
+    """Until it serves again; and it tells how long that took the last time."""
+    said = groups.group_status(build.group(pod(0, ready=True)), None, NOW)
+    took: list[str] = []
+    for _ in range(2):
+        for agent, message in (
+            (build.leader_status(Phase.Failed, "WorkerLost", "lost"), "lost"),
+            (build.leader_status(Phase.Waiting, "WaitingForWorkers", "missing"), "missing"),
+            (LOADING, "loading the model"),
+        ):
+            said = groups.group_status(build.group(*RUNNING, status=agent), said, NOW)
+            assert said.phase is GroupPhase.RECOVERING
+            assert said.reason == agent["reason"]
+            assert said.message.startswith(message)
+        took.append(said.message)
+        said = groups.group_status(build.group(pod(0, ready=True)), said, NOW)
+        assert said.phase is GroupPhase.SERVING
+    assert took == ["loading the model", "loading the model; the last recovery took 0 s"]
+
+
+def test_a_group_whose_worker_leaves_drains_before_it_recovers() -> None:
+    serving = groups.group_status(build.group(pod(0, ready=True)), None, NOW)
+    draining = build.leader_status(Phase.Draining, "WorkerLeaving", "2 running requests finish")
+    said = groups.group_status(build.group(*RUNNING, status=draining), serving, NOW)
+    assert said.phase is GroupPhase.DRAINING
+    said = groups.group_status(build.group(*RUNNING, status=LOADING), said, NOW)
+    assert said.phase is GroupPhase.RECOVERING
+
+
+def test_a_leader_that_the_service_does_not_have_yet_is_not_ready() -> None:
+    group = build.group(*RUNNING, status=build.leader_status(Phase.Serving))
+    found = groups.group_status(group, None, NOW)
+    assert (found.phase, found.reason) == (GroupPhase.VERIFYING, "Probing")
     assert "x-group-0 is not in the Service yet" in found.message
 
 

@@ -13,6 +13,7 @@ from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,
     LLAMACLUSTERS,
+    PODDISRUPTIONBUDGETS,
     SERVICES,
     ApiError,
 )
@@ -91,7 +92,7 @@ async def test_a_new_message_alone_is_a_status_and_no_event(world: World) -> Non
     world.pods(pod(0), pod(1), pod(2))
     for message in ("1 of 40 GB", "2 of 40 GB"):
         world.agents.statuses["x-group-0"] = leader_status(
-            contract.Phase.Fetching, "Downloading", message
+            contract.Phase.Waiting, "Downloading", message
         )
         await world.reconcile()
     assert world.condition().message == "2 of 40 GB"
@@ -181,6 +182,22 @@ async def test_an_edit_of_ours_is_taken_back_and_others_stay(world: World) -> No
     assert group_set["spec"]["replicas"] == 1
     assert group_set["metadata"]["labels"]["theirs"] == "1"
     assert lines[0]["because"] == ".spec.replicas is 7 instead of 1"
+
+
+async def test_a_foreign_disruption_budget_is_not_touched_and_said(world: World) -> None:
+    theirs = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "x", "namespace": "ns"},
+        "spec": {"maxUnavailable": 1},
+    }
+    world.api.put(PODDISRUPTIONBUDGETS, theirs)
+    world.creates()
+    assert await world.reconcile() == LATER_SECONDS
+    assert world.stored(PODDISRUPTIONBUDGETS)["spec"] == theirs["spec"]
+    found = world.condition()
+    assert found.reason == world.condition("Degraded").reason == "NameConflict"
+    assert "delete it, or give the LlamaCluster another name" in found.message
 
 
 async def test_a_foreign_service_is_not_touched_and_said_until_it_is_gone(world: World) -> None:

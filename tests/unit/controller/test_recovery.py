@@ -11,8 +11,10 @@ from llamacluster.api.types import GroupPhase, GroupRecovery, GroupStatus
 from llamacluster.controller.recovery import container_restarts, recovery_told, with_recovery
 from tests.unit.controller.build import NOW, group, group_status, pod, terminated
 
-LOST = group_status(phase=GroupPhase.FAILED, reason="WorkerLost", message="lost x-group-0-1")
-FORMING = group_status(phase=GroupPhase.FORMING, reason="Attaching", message="attaching")
+LOST = group_status(
+    phase=GroupPhase.WAITING, reason="WorkerLost", message="lost x-group-0-1", failing=True
+)
+FORMING = group_status(phase=GroupPhase.ATTACHING, reason="Attaching", message="attaching")
 READY = group_status()
 
 

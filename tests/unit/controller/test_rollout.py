@@ -15,8 +15,8 @@ from tests.unit.controller.build import NOW, group, group_status, pod
 
 LIMIT = 60
 READY = group_status()
-FAILED = group_status(1, GroupPhase.FAILED, "ChecksumMismatch", "another file")
-FORMING = group_status(1, GroupPhase.FORMING, "Attaching", "attaching 2 workers")
+FAILED = group_status(1, GroupPhase.WAITING, "ChecksumMismatch", "another file", failing=True)
+FORMING = group_status(1, GroupPhase.ATTACHING, "Attaching", "attaching 2 workers")
 
 
 def ago(seconds: float) -> str:
@@ -100,7 +100,7 @@ def test_a_group_that_fails_for_too_long_is_named_with_its_reason() -> None:
 
 
 def test_so_is_one_that_fits_nowhere() -> None:
-    nowhere = group_status(1, GroupPhase.PENDING, "Unschedulable", "no node")
+    nowhere = group_status(1, GroupPhase.WAITING, "Unschedulable", "no node")
     assert "no node" in (stuck(cluster(), seen(1), READY, nowhere) or "")
 
 

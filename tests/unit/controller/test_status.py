@@ -55,8 +55,8 @@ def test_groups_that_do_not_exist_yet_are_in_the_status() -> None:
         llama_cluster(replicas=2), build.found(), seen(ready_group()), IMAGE, None, NOW
     )
     assert [(g.index, g.phase) for g in status.groups] == [
-        (0, GroupPhase.READY),
-        (1, GroupPhase.PENDING),
+        (0, GroupPhase.SERVING),
+        (1, GroupPhase.WAITING),
     ]
     assert (status.replicas, status.ready_replicas) == (1, 1)
 
@@ -139,7 +139,7 @@ def test_before_the_first_plan_there_are_no_groups_to_tell_of() -> None:
 def test_groups_are_told_of_while_the_newest_spec_has_no_plan() -> None:
     before = llama_cluster(status={"plan": a_plan().model_dump(mode="json", by_alias=True)})
     status = new_status(before, Found(PLANNING), seen(ready_group()), "engine:2", None, NOW)
-    assert [g.phase for g in status.groups] == [GroupPhase.READY]
+    assert [g.phase for g in status.groups] == [GroupPhase.SERVING]
     assert status.plan == a_plan()
     assert status.engine is not None
     assert status.engine.image == IMAGE
@@ -148,7 +148,7 @@ def test_groups_are_told_of_while_the_newest_spec_has_no_plan() -> None:
 
 def ready_and_held(*held: int, index: int = 0, **says: Any) -> Group:
     """A Ready group whose workers hold this many MiB."""
-    status = build.leader_status(Phase.Ready, "Ready", held=[n * MIB for n in held], **says)
+    status = build.leader_status(Phase.Serving, "Ready", held=[n * MIB for n in held], **says)
     return build.group(pod(0, group=index, ready=True), index=index, status=status)
 
 

@@ -61,6 +61,19 @@ def test_the_gate_stands_before_the_engine() -> None:
     assert gate.keys().isdisjoint({"readinessProbe", "livenessProbe"})
 
 
+def test_the_queue_and_the_hang_detector_are_the_users() -> None:
+    cluster = llama_cluster(
+        server={"queue": {"maxRequests": 5, "timeoutSeconds": 7}},
+        recovery={"hungEngineSeconds": 90},
+    )
+    leader, gate = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
+    gate_options, options = contract.parse(gate["args"]), contract.parse(leader["args"])
+    assert isinstance(gate_options, contract.GateOptions)
+    assert (gate_options.queue, gate_options.queue_seconds) == (5, 7)
+    assert isinstance(options, contract.LeaderOptions)
+    assert options.hung_engine_seconds == 90
+
+
 def test_the_leader_knows_the_port_of_its_gate() -> None:
     container, *_ = leader_pod(llama_cluster(server={"port": 9000}), IMAGE, PLAN)["spec"][
         "containers"
