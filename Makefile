@@ -11,7 +11,7 @@ BIN := .venv/bin
 export PYTHONPATH := operator:.
 export PYTHONUNBUFFERED := 1
 
-.PHONY: demo demo-down test chaos down setup check unit generate format lock
+.PHONY: demo demo-down test chaos down setup check unit generate format lock sbom audit
 
 demo: setup
 	@$(BIN)/python -m tests.kind.demo run
@@ -71,6 +71,15 @@ lock: setup
 	@$(BIN)/pip install --quiet pip-tools
 	@$(COMPILE) -o requirements/operator.txt pyproject.toml
 	@$(COMPILE) --extra dev -c requirements/operator.txt -o requirements/dev.txt pyproject.toml
+	@$(COMPILE) -o requirements/audit.txt requirements/audit.in
+
+# What the images are made of, as CycloneDX, and under which licences: into build/sbom.
+sbom: setup
+	@$(BIN)/python -m tests.supplychain sbom build/sbom
+
+# Known vulnerabilities of the locked packages. Says so when it cannot be asked; never fails a build.
+audit: setup
+	@$(BIN)/python -m tests.supplychain audit
 
 setup: $(STAMP)
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from kubernetes.aio.client import ApiClient
 from kubernetes.aio.dynamic import DynamicClient
 from kubernetes.aio.dynamic.exceptions import DynamicApiError
+from pydantic import ValidationError
 
+from llamacluster.api.engineflags import REFUSED_FLAGS
+from llamacluster.api.types import LlamaCluster
+from llamacluster.cli.manifest import BadManifest, read_manifest
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, load_configuration
 from tests.build import Manifest, a_plan, manifest
+from tests.cluster import hostile
 from tests.kind.cluster import Cluster
 from tests.kind.command import CommandFailed
 from tests.kind.host import REPOSITORY
@@ -24,31 +33,47 @@ TOLERATION = {"key": "a", "operator": "Exists"}
 SPREAD = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
 
 
-class Refused(Exception):
-    """The API server's own sentence."""
+@dataclass(frozen=True)
+class Verdict:
+    """What the API server says of a manifest."""
+
+    code: int
+    message: str
+    stored: Manifest
+    """What it would store."""
+
+    @property
+    def accepted(self) -> bool:
+        return self.code == HTTPStatus.CREATED
 
 
-async def create(
-    cluster: Cluster, wanted: Manifest, namespace: str = "default", *, dry_run: bool = True
-) -> Manifest:
-    """What the API server stores, or would store; as `kubectl create` with strict fields."""
+async def judge(cluster: Cluster, wanted: Iterable[Manifest]) -> list[Verdict]:
+    """What `kubectl create --dry-run=server` with strict fields would say of each."""
     configuration = await load_configuration(str(cluster.kubeconfig), None)
-    query = [("fieldValidation", "Strict")] + ([("dryRun", "All")] if dry_run else [])
-    wanted = {**wanted, "metadata": {**wanted["metadata"], "namespace": namespace}}
+    at_once = asyncio.Semaphore(16)
     async with ApiClient(configuration) as client:
-        try:
-            answer = await DynamicClient(client).request(
-                "post",
-                LLAMACLUSTERS.path(namespace=namespace),
-                body=wanted,
-                query_params=query,
-                serialize=False,
-            )
-            stored: Manifest = json.loads(await answer.read())
-        except DynamicApiError as error:
-            raise Refused(json.loads(error.body or "{}")["message"]) from error
-        else:
-            return stored
+        dynamic = DynamicClient(client)
+
+        async def ask(one: Manifest) -> Verdict:
+            async with at_once:
+                try:
+                    answer = await dynamic.request(
+                        "post",
+                        LLAMACLUSTERS.path(namespace="default"),
+                        body={**one, "metadata": {**one["metadata"], "namespace": "default"}},
+                        query_params=[("fieldValidation", "Strict"), ("dryRun", "All")],
+                        serialize=False,
+                    )
+                    return Verdict(HTTPStatus.CREATED, "", json.loads(await answer.read()))
+                except DynamicApiError as error:
+                    message = json.loads(error.body or "{}")["message"]
+                    return Verdict(error.status, message, {})
+
+        return await asyncio.gather(*map(ask, wanted))
+
+
+def create(cluster: Cluster, wanted: Manifest) -> None:
+    cluster.kubectl("create", "-f", "-", stdin=json.dumps(wanted))
 
 
 def model(**fields: Any) -> Manifest:
@@ -184,7 +209,7 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
         {"inference.extraArgs": ["--temp", "0.2", "--no-webui", "$(X)"]},
     ),
     "an argument that only begins like one of ours": (
-        inference(extraArgs=["--threads-http", "2", "-c2"]),
+        inference(extraArgs=["--rpc-x", "2", "-c2"]),
         {},
     ),
     "a load balancer": (
@@ -293,7 +318,7 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     ),
     "a label that LeaderWorkerSet sets": (
         workers(metadata={"labels": {"leaderworkerset.sigs.k8s.io/worker-index": "0"}}),
-        *("spec.workers.metadata.labels", "are set by the operators"),
+        *("spec.workers.metadata.labels", "keys under llamacluster.dev/"),
     ),
     "a queue for nobody": (
         {"server": {"queue": {"maxRequests": 0}}},
@@ -351,14 +376,11 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "too many arguments": (inference(extraArgs=["-x"] * 65), "inference.extraArgs", "Too many"),
     **{
         f"our own flag {flag}": (
-            inference(extraArgs=[flag, "1"]),
-            "spec.inference.extraArgs",
-            "extraArgs must not set a flag that the operator sets from other fields",
+            inference(extraArgs=["--temp", "1", flag]),
+            "spec.inference.extraArgs[2]",
+            f"{flag.partition('=')[0]} is refused: ",
         )
-        for flag in (
-            *("--ctx-size", "-c", "--rpc", "-ts", "--port", "--api-key", "--ctx-size=1"),
-            *("--ctx_size", "--n_gpu-layers=1"),
-        )
+        for flag in (*REFUSED_FLAGS, "--ctx-size=1", "--ctx_size", "--n_gpu-layers=1")
     },
     "a privileged port": ({"server": {"port": 80}}, "spec.server.port", "equal to 1024"),
     "no such port": ({"server": {"port": 65536}}, "spec.server.port", "equal to 65535"),
@@ -426,27 +448,59 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
 }  # fmt: skip
 
 
+HOSTILE = [
+    *hostile.wrong_types(),
+    *hostile.numbers(),
+    *hostile.injections(),
+    *hostile.quantities(hostile.GOOD_QUANTITIES),
+    *hostile.quantities(hostile.BAD_QUANTITIES),
+]
+ALL: dict[str, Manifest] = {
+    **{case: manifest(**spec) for case, (spec, _) in ACCEPTED.items()},
+    **{case: manifest(**spec) for case, (spec, _, _) in REFUSED.items()},
+    **{f"name {name!r}": manifest(name) for name in hostile.GOOD_NAMES + hostile.BAD_NAMES},
+    **{case: wanted for case, _, wanted in HOSTILE},
+}
+
+
+@pytest.fixture(scope="module")
+def verdicts(api_server: Cluster) -> dict[str, Verdict]:
+    """What the API server says of all of them, asked at once."""
+    return dict(zip(ALL, asyncio.run(judge(api_server, ALL.values())), strict=True))
+
+
 @pytest.mark.parametrize("case", ACCEPTED)
-async def test_accepted(api_server: Cluster, case: str) -> None:
-    spec, expected = ACCEPTED[case]
-    stored = await create(api_server, manifest(**spec))
-    assert {path: at(stored["spec"], path) for path in expected} == expected
+def test_accepted(verdicts: dict[str, Verdict], case: str) -> None:
+    _, expected = ACCEPTED[case]
+    assert verdicts[case].message == ""
+    stored = verdicts[case].stored["spec"]
+    assert {path: at(stored, path) for path in expected} == expected
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_refused(api_server: Cluster, case: str) -> None:
-    spec, field, message = REFUSED[case]
-    with pytest.raises(Refused) as refused:
-        await create(api_server, manifest(**spec))
-    assert field in str(refused.value)
-    assert message in str(refused.value)
+def test_refused(verdicts: dict[str, Verdict], case: str) -> None:
+    _, field, message = REFUSED[case]
+    assert not verdicts[case].accepted
+    assert field in verdicts[case].message
+    assert message in verdicts[case].message
 
 
-@pytest.mark.parametrize("name", ["a", "a-1", "a" * 39])
-async def test_names_that_are_good_for_a_service_are_accepted(
-    api_server: Cluster, name: str
-) -> None:
-    assert (await create(api_server, manifest(name)))["metadata"]["name"] == name
+def test_the_corpus_is_large() -> None:
+    assert len(ALL) > 1000
+
+
+def test_names_that_are_good_for_a_service_are_accepted(verdicts: dict[str, Verdict]) -> None:
+    for name in hostile.GOOD_NAMES:
+        assert verdicts[f"name {name!r}"].message == ""
+
+
+def test_other_names_are_refused(verdicts: dict[str, Verdict]) -> None:
+    silent = [
+        name
+        for name in hostile.BAD_NAMES
+        if verdicts[f"name {name!r}"].accepted or "name" not in verdicts[f"name {name!r}"].message
+    ]
+    assert silent == []
 
 
 @pytest.mark.parametrize(
@@ -455,16 +509,66 @@ async def test_names_that_are_good_for_a_service_are_accepted(
         ("a" * 40, "metadata.name must have at most 39 characters"),
         ("a.b", "metadata.name must start with a letter and have only lower-case letters"),
         ("1a", "metadata.name must start with a letter"),
-        ("a-group", "metadata.name must not end with -group"),
-        ("Aa", "a lowercase RFC 1123 subdomain"),
+        ("x-group", "metadata.name must not end with -group"),
+        ("A", "a lowercase RFC 1123 subdomain"),
         ("a-", "a lowercase RFC 1123 subdomain"),
         ("a_b", "a lowercase RFC 1123 subdomain"),
     ],
 )
-async def test_other_names_are_refused(api_server: Cluster, name: str, message: str) -> None:
-    with pytest.raises(Refused) as refused:
-        await create(api_server, manifest(name))
-    assert message in str(refused.value)
+def test_names_are_refused_in_words(verdicts: dict[str, Verdict], name: str, message: str) -> None:
+    assert message in verdicts[f"name {name!r}"].message
+
+
+def test_whatever_is_refused_is_refused_by_the_name_of_its_field(
+    verdicts: dict[str, Verdict],
+) -> None:
+    silent = {
+        case: verdict.message
+        for case, path, _ in HOSTILE
+        if not (verdict := verdicts[case]).accepted
+        and (verdict.code >= 500 or hostile.name_of(path) not in verdict.message)
+    }
+    assert silent == {}
+
+
+def test_no_field_takes_a_value_of_another_type(verdicts: dict[str, Verdict]) -> None:
+    taken = [case for case, *_ in hostile.wrong_types() if verdicts[case].accepted]
+    assert taken == []
+
+
+def test_quantities_are_taken_in_every_form_and_in_no_other(verdicts: dict[str, Verdict]) -> None:
+    good = [case for case, *_ in hostile.quantities(hostile.GOOD_QUANTITIES)]
+    bad = [case for case, *_ in hostile.quantities(hostile.BAD_QUANTITIES)]
+    assert [verdicts[case].message for case in good if not verdicts[case].accepted] == []
+    assert [case for case in bad if verdicts[case].accepted] == []
+
+
+def test_what_the_api_server_takes_the_operator_can_read(verdicts: dict[str, Verdict]) -> None:
+    unreadable = {}
+    for case, verdict in verdicts.items():
+        if verdict.accepted:
+            try:
+                LlamaCluster.model_validate(verdict.stored)
+            except ValidationError as error:
+                unreadable[case] = str(error)
+    assert unreadable == {}
+
+
+def test_the_command_line_judges_as_the_api_server_does(verdicts: dict[str, Verdict]) -> None:
+    differences = {
+        case: verdict.message or "the API server takes it"
+        for case, verdict in verdicts.items()
+        if _command_line_takes(ALL[case]) != verdict.accepted
+    }
+    assert differences == {}
+
+
+def _command_line_takes(wanted: Manifest) -> bool:
+    try:
+        read_manifest(json.dumps(wanted).encode(), "m.json")
+    except BadManifest:
+        return False
+    return True
 
 
 STORAGE = {"size": "1Gi", "storageClassName": "fast"}
@@ -492,7 +596,7 @@ async def test_storage_cannot_be_changed(
 ) -> None:
     name = request.node.callspec.id.replace(" ", "-")
     spec = model(storage=before) if before else {}
-    await create(api_server, manifest(name, **spec), shared_namespace, dry_run=False)
+    create(api_server, manifest(name, shared_namespace, **spec))
     # With another change beside it, so that the object is written at all.
     changes = {"spec": {"replicas": 2, "model": {"storage": after}}}
     patch = ["patch", "llc", name, f"--namespace={shared_namespace}", "--type=merge"]
@@ -532,7 +636,7 @@ def test_kubectl_explain_reads_like_documentation(
 async def test_kubectl_get_finds_it_by_short_name_and_in_all(
     api_server: Cluster, shared_namespace: str
 ) -> None:
-    await create(api_server, manifest("listed"), shared_namespace, dry_run=False)
+    create(api_server, manifest("listed", shared_namespace))
     in_namespace = f"--namespace={shared_namespace}"
     header, *rows = api_server.kubectl("get", "llc", "listed", in_namespace).splitlines()
     assert header.split() == ["NAME", "MODEL", "TOPOLOGY", "WORKERS", "READY", "REASON", "AGE"]
@@ -542,7 +646,7 @@ async def test_kubectl_get_finds_it_by_short_name_and_in_all(
 
 
 async def test_kubectl_get_wide_has_the_plan(api_server: Cluster, shared_namespace: str) -> None:
-    await create(api_server, manifest("wide"), shared_namespace, dry_run=False)
+    create(api_server, manifest("wide", shared_namespace))
     in_namespace = f"--namespace={shared_namespace}"
     plan = a_plan(3, 3, 2).model_dump(mode="json", by_alias=True, exclude_none=True)
     patch = f"--patch={json.dumps({'status': {'plan': plan}})}"
@@ -555,7 +659,7 @@ async def test_kubectl_get_wide_has_the_plan(api_server: Cluster, shared_namespa
 
 
 async def test_kubectl_scale_changes_replicas(api_server: Cluster, shared_namespace: str) -> None:
-    await create(api_server, manifest("scaled"), shared_namespace, dry_run=False)
+    create(api_server, manifest("scaled", shared_namespace))
     in_namespace = f"--namespace={shared_namespace}"
     api_server.kubectl("scale", "llc/scaled", "--replicas=2", in_namespace)
     stored = api_server.kubectl(
@@ -569,8 +673,8 @@ async def test_kubectl_scale_changes_replicas(api_server: Cluster, shared_namesp
 async def test_a_user_cannot_write_the_status_with_the_spec(
     api_server: Cluster,
 ) -> None:
-    stored = await create(api_server, {**manifest(), "status": {"replicas": 5}})
-    assert "status" not in stored
+    [verdict] = await judge(api_server, [{**manifest(), "status": {"replicas": 5}}])
+    assert "status" not in verdict.stored
 
 
 def test_the_examples_are_accepted(api_server: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from tests.build import Manifest
 from tests.kind.cluster import tool
 from tests.kind.command import CommandFailed, run
+from tests.kind.host import REPOSITORY
 from tests.unit.resources.restricted import violations
 
 CHART = Path(__file__).parents[2] / "charts" / "llamacluster"
@@ -151,8 +153,27 @@ def test_no_role_has_a_wildcard_or_reads_secrets(namespaces: list[str]) -> None:
     for role in of_kind(objects, "ClusterRole") + of_kind(objects, "Role"):
         for (group, resource), verbs in rules(role).items():
             assert "*" not in {group, resource, *verbs}
-            if resource == "secrets":
-                assert verbs <= {"create", "patch"}
+            assert resource != "secrets" or verbs <= {"create", "patch"}
+
+
+def test_the_security_page_lists_these_rights_and_no_others() -> None:
+    text = (REPOSITORY / "docs" / "security.md").read_text()
+    section = re.search(r"\n## Operator\n.*?(?=\n## )", text, re.DOTALL)
+    assert section
+    rows = re.findall(r"^\| ([\w/]+) \| ([a-z, ]+) \| .+ \|$", section[0], re.MULTILINE)
+    listed = {resource: set(verbs.split(", ")) for resource, verbs in rows}
+    del listed["objects"]
+    objects = render()
+    allowed = rules(the(objects, "ClusterRole")) | rules(
+        the(objects, "ClusterRole", "llamacluster-operator-nodes")
+    )
+    assert listed == {resource: verbs for (_, resource), verbs in allowed.items()}
+
+
+def test_the_operator_listens_for_its_liveness_probe_alone() -> None:
+    [container] = pod(render())["containers"]
+    assert container["ports"] == [{"name": "health", "containerPort": 8081}]
+    assert not of_kind(render(), "Service")
 
 
 def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_status() -> None:

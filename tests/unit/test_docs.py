@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -37,3 +38,25 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), target
+
+
+def test_each_promise_of_the_security_page_names_tests_that_exist() -> None:
+    text = (REPOSITORY / "docs" / "security.md").read_text()
+    promises = [line for line in text.splitlines() if re.match(r"\| .* \| .*`tests/", line)]
+    assert promises
+    missing = [
+        (path, name)
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", "\n".join(promises))
+        if name not in _functions(REPOSITORY / path)
+    ]
+    assert missing == []
+    # No other spelling of a test's name slips through.
+    assert re.findall(r"tests/[\w/.]+\.py::", text) == re.findall(r"(?<=`)tests/[\w/]+\.py::", text)
+
+
+def _functions(file: Path) -> set[str]:
+    if not file.exists():
+        return set()
+    tree = ast.parse(file.read_text())
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {node.name for node in ast.walk(tree) if isinstance(node, kinds)}

@@ -59,6 +59,7 @@ from llamacluster.agent.peers import Peers, TunnelledPeers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.process import Launcher
 from llamacluster.agent.slowbodies import SlowBodies
+from llamacluster.agent.source import Web
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.token import ControlToken
 from llamacluster.agent.tunnel import Tunnel
@@ -175,7 +176,14 @@ def _leader(
         threads=threads,
         build=build,
         status=GroupStatus(_pod_name(), build, threads, limits.memory_bytes(), clock),
-        store=ModelStore(Path(MODEL_DIR), Path(CLAIM_DIR), Path(SCRATCH_DIR), log, stopping),
+        store=ModelStore(
+            Path(MODEL_DIR),
+            Path(CLAIM_DIR),
+            Path(SCRATCH_DIR),
+            log,
+            stopping,
+            Web(options.allow_local_addresses),
+        ),
         peers=(TunnelledPeers if options.encrypted else Peers)(_token(options, clock)),
         launcher=launcher,
         http=engine.EngineHttp(),

@@ -163,6 +163,8 @@ class LeaderOptions:
     input must fit into ubatch_size tokens."""
     chat_template: str | None = None
     """Name of one of the engine's built-in templates; None: the model's own."""
+    allow_local_addresses: bool = False
+    """Download from addresses that only the node should be asked at, too (see agent.addresses)."""
     extra_args: tuple[str, ...] = ()
     """Given to the engine as they are, after all others."""
     hung_engine_seconds: int = DEFAULT_HUNG_ENGINE_SECONDS
@@ -235,6 +237,7 @@ class PlanOptions:
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     embeddings: bool = False
+    allow_local_addresses: bool = False
     extra_args: tuple[str, ...] = ()
 
 
@@ -326,7 +329,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
         ),
         *_encrypted(options),
     ]
-    return [*args, *_last(options.embeddings, options.extra_args)]
+    return [*args, *_last(options)]
 
 
 def plan_args(options: PlanOptions) -> list[str]:
@@ -349,7 +352,7 @@ def plan_args(options: PlanOptions) -> list[str]:
             }
         ),
     ]
-    return [*args, *_last(options.embeddings, options.extra_args)]
+    return [*args, *_last(options)]
 
 
 Options = WorkerOptions | LeaderOptions | GateOptions | TunnelOptions | PlanOptions
@@ -379,8 +382,12 @@ def _encrypted(options: WorkerOptions | LeaderOptions) -> list[str]:
     return ["--encrypted"] if options.encrypted else []
 
 
-def _last(embeddings: bool, extra_args: Sequence[str]) -> list[str]:
-    return [*(["--embeddings"] if embeddings else []), *(["--", *extra_args] if extra_args else [])]
+def _last(options: LeaderOptions | PlanOptions) -> list[str]:
+    return [
+        *(["--allow-local-addresses"] if options.allow_local_addresses else []),
+        *(["--embeddings"] if options.embeddings else []),
+        *(["--", *options.extra_args] if options.extra_args else []),
+    ]
 
 
 def _flags(values: dict[str, str | int | None]) -> list[str]:
@@ -442,6 +449,7 @@ def _parser() -> argparse.ArgumentParser:
         role.add_argument("--cache-type-k", default=LeaderOptions.cache_type_k)
         role.add_argument("--cache-type-v", default=LeaderOptions.cache_type_v)
         role.add_argument("--embeddings", action="store_true")
+        role.add_argument("--allow-local-addresses", action="store_true")
     return parser
 
 

@@ -20,7 +20,7 @@ from threading import Event
 from typing import Protocol
 
 from llamacluster.agent.log import Log
-from llamacluster.agent.source import file_name, local_files, opened, scheme, shard_urls, shown
+from llamacluster.agent.source import Web, file_name, local_files, scheme, shard_urls, shown
 from llamacluster.planning.reasons import GroupError, Reason
 
 CHUNK_BYTES = 1 << 20
@@ -75,6 +75,7 @@ class ModelStore:
         scratch: Path,
         log: Log,
         stopping: Event,
+        web: Web,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         self._fetched = fetched
@@ -82,6 +83,7 @@ class ModelStore:
         self._scratch = scratch
         self._log = log
         self._stopping = stopping
+        self._web = web
         self._free_bytes = free_bytes
 
     def obtain(self, uri: str, sha256: str | None, progress: Progress) -> ModelFiles:
@@ -181,7 +183,7 @@ class ModelStore:
         origin.write_text(json.dumps(asdict(remote)))
         headers = {"Range": f"bytes={done}-", "If-Range": str(remote.validator)} if done else {}
         self._log.info("downloading", url=shown(url), at=done, total=remote.bytes)
-        with opened(url, headers) as response:
+        with self._web.opened(url, headers) as response:
             if response.status != 206:
                 done = 0  # the server sends the whole file
             with part.open("ab" if done else "wb") as target:
@@ -207,7 +209,7 @@ class ModelStore:
 
     def _inquire(self, url: str) -> _Remote:
         # GET without reading, not HEAD: signed URLs are signed for one method.
-        with opened(url, {}) as response:
+        with self._web.opened(url, {}) as response:
             length = response.headers.get("Content-Length", "")
             return _Remote(
                 bytes=int(length) if length.isdigit() else None,

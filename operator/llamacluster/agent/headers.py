@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from llamacluster.agent.source import file_name, local_files, opened, scheme, shard_urls, shown
+from llamacluster.agent.source import Web, file_name, local_files, scheme, shard_urls, shown
 from llamacluster.planning.gguf import GgufError, Header, Source, read_header
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -27,7 +27,7 @@ _CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+|\*)")
 
 
 def fetch_headers(
-    uri: str, claim: Path, folder: Path, monotonic: Callable[[], float] = time.monotonic
+    uri: str, claim: Path, folder: Path, web: Web, monotonic: Callable[[], float] = time.monotonic
 ) -> tuple[list[Header], Path]:
     """The headers of all files of the model at `uri`, and the sparse copy of its first file in
     `folder`, beside which the others lie.
@@ -40,7 +40,7 @@ def fetch_headers(
         deadline = monotonic() + SECONDS
         for url in shard_urls(uri):
             copies.append(folder / file_name(url))
-            with closing(RangeReader(url, deadline, monotonic)) as remote:
+            with closing(RangeReader(url, web, deadline, monotonic)) as remote:
                 headers.append(_read(remote, copies[-1], shown(url)))
                 check_whole(shown(url), headers[-1], remote.total)
     else:
@@ -92,10 +92,11 @@ class RangeReader:
     """Reads a file on a web server from its beginning, in growing ranges. A server that does not
     know ranges sends the whole file, of which no more is taken than is asked for."""
 
-    def __init__(self, url: str, deadline: float, monotonic: Callable[[], float]) -> None:
+    def __init__(self, url: str, web: Web, deadline: float, monotonic: Callable[[], float]) -> None:
         self.total: int | None = None
         """Size of the file, once the server has told."""
         self._url = url
+        self._web = web
         self._deadline = deadline
         self._monotonic = monotonic
         self._position = 0
@@ -138,7 +139,7 @@ class RangeReader:
         headers = {"Range": f"bytes={self._position}-{end}"}
         if self._etag:
             headers["If-Range"] = self._etag  # another file by now is sent whole, from its start
-        response = opened(self._url, headers)
+        response = self._web.opened(self._url, headers)
         if response.status == 206:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if not found or int(found["first"]) != self._position:

@@ -17,6 +17,7 @@ from llamacluster.agent.accounting import EngineAccountant
 from llamacluster.agent.contract import MAX_PLAN_BYTES, Plan, PlanOptions
 from llamacluster.agent.headers import fetch_headers
 from llamacluster.agent.process import Launcher
+from llamacluster.agent.source import Web
 from llamacluster.planning.account import Accountant, Settings
 from llamacluster.planning.gguf import GgufError, Header
 from llamacluster.planning.model import Model, model_of
@@ -32,7 +33,9 @@ def make_plan(options: PlanOptions, claim: Path, scratch: Path, launcher: Launch
     """The plan that `options` ask for. Raises GroupError when there can be none."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
-        headers, copy = fetch_headers(options.model_uri, claim, folder)
+        headers, copy = fetch_headers(
+            options.model_uri, claim, folder, Web(options.allow_local_addresses)
+        )
         model = read_model(headers, copy.name)
         server = engine.server_program()
         accountant = stack.enter_context(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from llamacluster.agent.addresses import connect
 from llamacluster.planning.reasons import GroupError, Reason
 
 READ_SECONDS = 30.0
@@ -22,7 +25,10 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<index>\d{5})-of-(?P<count>\d{5})\.gguf")
 def scheme(uri: str) -> str:
     """`http`, `https`, `pvc` or `file`. Raises GroupError for anything else, and for a user or a
     password in it."""
-    parts = urllib.parse.urlsplit(uri)
+    try:
+        parts = urllib.parse.urlsplit(uri)
+    except ValueError as error:
+        raise GroupError(Reason.ModelNotFound, f"model.uri is no URI: {error}") from error
     if "@" in parts.netloc:
         # Not shown: it may be a password. Python's client would show it in its error.
         raise GroupError(Reason.ModelNotFound, "model.uri must not hold a user or a password")
@@ -106,8 +112,12 @@ def file_name(url: str) -> str:
     return safe if safe.endswith(".gguf") else f"{safe or 'model'}.gguf"
 
 
+_CREDENTIALS = ("Authorization", "Cookie")
+
+
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """At most 10, never to file://, and never from https to http, where anybody may answer."""
+    """At most 10, never to file://, and never from https to http, where anybody may answer. What
+    proves who we are is for the first host alone."""
 
     def redirect_request(
         self,
@@ -123,31 +133,80 @@ class Redirects(urllib.request.HTTPRedirectHandler):
                 Reason.ModelDownloadFailed,
                 f"{shown(req.full_url)} leads to {shown(newurl)}, which is not https",
             )
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request and (request.type, request.host) != (req.type, req.host):
+            for name in _CREDENTIALS:
+                request.remove_header(name)
+        return request
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        Redirects(),
-        urllib.request.HTTPErrorProcessor(),
-    ):
-        opener.add_handler(handler)
-    return opener
+class _CheckedHTTPConnection(http.client.HTTPConnection):
+    """To allowed addresses alone, at each redirect too."""
+
+    def connect(self) -> None:
+        self.sock = connect(self.host, self.port, READ_SECONDS)
 
 
-def opened(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    """The answer to a GET, its body unread. Raises GroupError."""
+class _CheckedHTTPSConnection(http.client.HTTPSConnection):
+    """The same with TLS."""
+
+    def connect(self) -> None:
+        plain = connect(self.host, self.port, READ_SECONDS)
+        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+
+
+class _CheckedHTTPHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_CheckedHTTPConnection, req)
+
+
+class _CheckedHTTPSHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_CheckedHTTPSConnection, req)
+
+
+@dataclass(frozen=True)
+class Web:
+    """The way to web servers."""
+
+    allow_local: bool = False
+    """Connect to any address, and through the proxies of the environment: on a person's machine, or
+    where the LlamaCluster says so."""
+
+    def opened(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """The answer to a GET, its body unread. Raises GroupError."""
+        return _opened(self._opener(), url, headers)
+
+    def _opener(self) -> urllib.request.OpenerDirector:
+        opener = urllib.request.OpenerDirector()
+        ways: tuple[urllib.request.BaseHandler, ...] = (
+            (
+                urllib.request.ProxyHandler(),
+                urllib.request.HTTPHandler(),
+                urllib.request.HTTPSHandler(),
+            )
+            if self.allow_local
+            else (_CheckedHTTPHandler(), _CheckedHTTPSHandler())
+        )
+        for handler in (
+            *ways,
+            urllib.request.UnknownHandler(),
+            urllib.request.HTTPDefaultErrorHandler(),
+            Redirects(),
+            urllib.request.HTTPErrorProcessor(),
+        ):
+            opener.add_handler(handler)
+        return opener
+
+
+def _opened(
+    opener: urllib.request.OpenerDirector, url: str, headers: dict[str, str]
+) -> http.client.HTTPResponse:
     request = urllib.request.Request(
         url, headers={"Accept-Encoding": "identity", "User-Agent": "llamacluster", **headers}
     )
     try:
-        response: http.client.HTTPResponse = _opener().open(request, timeout=READ_SECONDS)
+        response: http.client.HTTPResponse = opener.open(request, timeout=READ_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (404, 410):
@@ -158,7 +217,7 @@ def opened(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         raise GroupError(
             Reason.ModelDownloadFailed, f"{shown(url)} answers {error.code} {error.reason}"
         ) from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, OverflowError, http.client.HTTPException, ValueError) as error:
         why = getattr(error, "reason", None) or error
         raise GroupError(
             Reason.ModelDownloadFailed, f"{shown(url)} cannot be reached: {why}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from llamacluster.api.quantity import to_bytes
 from llamacluster.api.schema import (
+    KEY_PATTERN,
     ApiModel,
     DnsSubdomain,
     LabelKey,
@@ -18,13 +20,59 @@ from llamacluster.api.schema import (
     rules,
 )
 
-Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
-Annotations = Annotated[dict[str, str], Field(max_length=64)]
+T = TypeVar("T")
+
+OPERATORS_PREFIXES = ("llamacluster.dev/", "leaderworkerset.sigs.k8s.io/")
+_BAD_KEY = (
+    "each key must be a name of letters, digits, -, _ and ., perhaps with a DNS name and a / "
+    "before it, as in example.com/team"
+)
+_OPERATORS_KEY = f"keys under {' and '.join(OPERATORS_PREFIXES)} are set by the operators"
+
+
+def _good_keys(values: dict[str, T]) -> dict[str, T]:
+    if not all(re.fullmatch(KEY_PATTERN, key) for key in values):
+        raise ValueError(_BAD_KEY)
+    return values
+
+
+def _their_own(values: dict[str, T]) -> dict[str, T]:
+    if any(key.startswith(OPERATORS_PREFIXES) for key in values):
+        raise ValueError(_OPERATORS_KEY)
+    return values
+
+
+_KEYS = Rule(f"self.all(key, key.matches('{KEY_PATTERN}'))", _BAD_KEY)
+_OWN_KEYS = Rule(
+    "self.all(key, " + " && ".join(f"!key.startsWith('{one}')" for one in OPERATORS_PREFIXES) + ")",
+    _OPERATORS_KEY,
+)
+
+Labels = Annotated[
+    dict[str, LabelValue],
+    Field(max_length=64, json_schema_extra=rules(_KEYS)),
+    AfterValidator(_good_keys),
+]
+"""Labels to select by."""
+OwnLabels = Annotated[
+    dict[str, LabelValue],
+    Field(max_length=64, json_schema_extra=rules(_KEYS, _OWN_KEYS)),
+    AfterValidator(_good_keys),
+    AfterValidator(_their_own),
+]
+"""Labels for objects of ours."""
+Annotations = Annotated[
+    dict[str, str],
+    Field(max_length=64, json_schema_extra=rules(_KEYS, _OWN_KEYS)),
+    AfterValidator(_good_keys),
+    AfterValidator(_their_own),
+]
+MAX_INT32 = 2**31 - 1
 _NO_MEMORY = (
     "a memory limit of 0 holds nothing: give the memory that a pod may use, such as 16Gi, or leave "
     "the limit out to have it planned"
 )
-Values = Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=128)]
+Values = Annotated[list[LabelValue], Field(max_length=128)]
 
 
 class Operator(StrEnum):
@@ -175,8 +223,26 @@ class TaintEffect(StrEnum):
     NO_EXECUTE = "NoExecute"
 
 
+_TOLERATION = [
+    Rule(
+        "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+        "a toleration without a key must have the operator Exists",
+    ),
+    Rule(
+        "!has(self.value) || self.value == '' || !has(self.operator) || self.operator == 'Equal'",
+        "a toleration with the operator Exists has no value",
+    ),
+    Rule(
+        "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+        "tolerationSeconds needs the effect NoExecute",
+    ),
+]
+
+
 class Toleration(ApiModel):
     """Tolerates the taints that it matches."""
+
+    model_config = ConfigDict(json_schema_extra=rules(*_TOLERATION))
 
     key: LabelKey | None = None
     """Key of the taint; absent with operator Exists: every taint."""
@@ -186,8 +252,21 @@ class Toleration(ApiModel):
     """Value of the taint, for Equal."""
     effect: TaintEffect | None = None
     """Effect of the taint; absent: every effect."""
-    toleration_seconds: int | None = None
+    toleration_seconds: Annotated[int, Field(ge=-MAX_INT32, le=MAX_INT32)] | None = None
     """How long a NoExecute taint is tolerated; absent: for ever."""
+
+    @model_validator(mode="after")
+    def _means_something(self) -> Toleration:
+        exists = self.operator is TolerationOperator.EXISTS
+        holds = (
+            self.key is not None or exists,
+            not (self.value and exists),
+            self.toleration_seconds is None or self.effect is TaintEffect.NO_EXECUTE,
+        )
+        for rule, true in zip(_TOLERATION, holds, strict=True):
+            if not true:
+                raise ValueError(rule["message"])
+        return self
 
 
 class WhenUnsatisfiable(StrEnum):
@@ -207,7 +286,7 @@ class SpreadPolicy(StrEnum):
 class TopologySpreadConstraint(ApiModel):
     """How pods are spread over a topology."""
 
-    max_skew: Annotated[int, Field(ge=1)]
+    max_skew: Annotated[int, Field(ge=1, le=MAX_INT32)]
     """By how many pods two places may differ."""
     topology_key: LabelKey
     """Node label whose equal values count as the same place."""
@@ -215,7 +294,7 @@ class TopologySpreadConstraint(ApiModel):
     """DoNotSchedule, or ScheduleAnyway with a preference."""
     label_selector: LabelSelector | None = None
     """The pods that count."""
-    min_domains: Annotated[int, Field(ge=1)] | None = None
+    min_domains: Annotated[int, Field(ge=1, le=MAX_INT32)] | None = None
     """Least number of places."""
     node_affinity_policy: SpreadPolicy | None = None
     """Whether the pod's node affinity and selector count."""
@@ -234,20 +313,29 @@ class ResourceRequirements(ApiModel):
             Field(
                 max_length=16,
                 json_schema_extra=rules(
+                    _KEYS,
                     Rule(
                         "!('memory' in self) || (type(self['memory']) == int "
                         "? int(self['memory']) > 0 "
                         ": quantity(string(self['memory'])).isGreaterThan(quantity('0')))",
                         _NO_MEMORY,
-                    )
+                    ),
                 ),
             ),
+            AfterValidator(_good_keys),
         ]
         | None
     ) = None
     """The most that the container may use. The engine's threads follow the CPU limit. A memory
     limit that is absent is the plan's."""
-    requests: Annotated[dict[str, Quantity], Field(max_length=16)] | None = None
+    requests: (
+        Annotated[
+            dict[str, Quantity],
+            Field(max_length=16, json_schema_extra=rules(_KEYS)),
+            AfterValidator(_good_keys),
+        ]
+        | None
+    ) = None
     """What the scheduler sets aside; default: the limits."""
 
     @model_validator(mode="after")
@@ -261,22 +349,7 @@ class ResourceRequirements(ApiModel):
 class PodTemplateMetadata(ApiModel):
     """Labels and annotations added to pods."""
 
-    labels: (
-        Annotated[
-            Labels,
-            Field(
-                json_schema_extra=rules(
-                    Rule(
-                        "self.all(key, !key.startsWith('llamacluster.dev/') && "
-                        "!key.startsWith('leaderworkerset.sigs.k8s.io/'))",
-                        "labels under llamacluster.dev/ and leaderworkerset.sigs.k8s.io/ are set "
-                        "by the operators",
-                    )
-                )
-            ),
-        ]
-        | None
-    ) = None
+    labels: OwnLabels | None = None
     """Labels added to the pods; the operator's own win."""
     annotations: Annotations | None = None
     """Annotations added to the pods."""

@@ -9,9 +9,13 @@ from pydantic.alias_generators import to_camel
 
 from llamacluster.api.quantity import QUANTITY_PATTERN, parse_quantity
 
+MAX_QUANTITY_LENGTH = 32
+
 
 def _a_quantity(value: str | int) -> str | int:
     """`value`; raises ValueError for what is none, which an older CRD may have let through."""
+    if len(str(value)) > MAX_QUANTITY_LENGTH or (isinstance(value, int) and value >= 2**63):
+        raise ValueError("is more than any quantity")
     parse_quantity(value)
     return value
 
@@ -25,7 +29,7 @@ Quantity = Annotated[
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "minimum": 0,
             "pattern": QUANTITY_PATTERN,
-            "maxLength": 32,
+            "maxLength": MAX_QUANTITY_LENGTH,
         }
     ),
 ]
@@ -41,14 +45,12 @@ DnsSubdomain = Annotated[
 ]
 """RFC 1123 subdomain: the name of a Secret, a claim, a StorageClass."""
 
-LabelKey = Annotated[
-    str,
-    StringConstraints(
-        pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
-        min_length=1,
-        max_length=317,
-    ),
-]
+KEY_PATTERN = (
+    r"^([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+)
+"""Keys of labels and annotations, and names of resources."""
+
+LabelKey = Annotated[str, StringConstraints(pattern=KEY_PATTERN, min_length=1, max_length=317)]
 
 LabelValue = Annotated[
     str,
@@ -59,10 +61,19 @@ LabelValue = Annotated[
 class Rule(dict[str, str]):
     """A CEL rule of the CRD: the API server refuses an object for which it is false."""
 
-    def __init__(self, rule: str, message: str, field_path: str | None = None) -> None:
+    def __init__(
+        self,
+        rule: str,
+        message: str,
+        field_path: str | None = None,
+        *,
+        message_expression: str | None = None,
+    ) -> None:
         super().__init__(rule=rule, message=message)
         if field_path:
             self["fieldPath"] = field_path
+        if message_expression:
+            self["messageExpression"] = message_expression
 
 
 def rules(*args: Rule) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from llamacluster.agent import contract
+from llamacluster.api import engineflags
 from llamacluster.api.network import NetworkPolicy
 from llamacluster.api.scheduling import Annotations, PodSettings
 from llamacluster.api.schema import (
@@ -22,22 +24,6 @@ from llamacluster.api.schema import (
 
 MAX_NAME_LENGTH = 39
 """LeaderWorkerSet names must stay within 45 characters, and ours adds `-group`."""
-
-OWNED_FLAGS = (
-    # The flags that the operator sets itself from the fields of this API, with the engine's short
-    # and older spellings: a second one in extraArgs would win silently and break the plan.
-    *("--rpc", "--device", "-dev", "--model", "-m", "--model-url", "-mu", "--alias", "-a"),
-    *("--hf-repo", "-hf", "-hfr", "--hf-file", "-hff", "--docker-repo", "-dr", "--models-dir"),
-    *("--fit", "-fit", "--n-gpu-layers", "--gpu-layers", "-ngl", "--split-mode", "-sm"),
-    *("--tensor-split", "-ts", "--main-gpu", "-mg", "--override-tensor", "-ot"),
-    *("--ctx-size", "-c", "--parallel", "-np", "--batch-size", "-b", "--ubatch-size", "-ub"),
-    *("--cache-type-k", "-ctk", "--cache-type-v", "-ctv", "--cache-ram", "-cram"),
-    *("--threads", "-t", "--threads-batch", "-tb", "--host", "--port", "--metrics"),
-    *("--embedding", "--embeddings", "--chat-template", "--api-key", "--api-key-file"),
-    *("--api-prefix", "--cpu-moe", "-cmoe", "--n-cpu-moe", "-ncmoe"),
-    *("--ssl-key-file", "--ssl-cert-file", "--log-disable", "--log-file", "--no-kv-offload"),
-    *("-nkvo", "--log-verbosity", "-lv", "--verbosity", "-v", "--verbose", "--log-verbose"),
-)
 
 
 class Topology(StrEnum):
@@ -67,6 +53,16 @@ class ModelStorage(ApiModel):
     """Access modes of the claim."""
 
 
+# Classes of characters are spelt out: the API server's \s and Python's are not the same.
+_HTTP_URL = (
+    r"https?://([A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9.])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+    r"/[!\"$-~]*[!\"$-.0-~]"
+)
+_CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_PATH = r"[^\x00-\x20\x7f]+"
+_NO_STORAGE = "storage is for downloaded models: remove it, or use an http(s):// uri"
+
+
 class ModelSource(ApiModel):
     """Where the model comes from."""
 
@@ -74,7 +70,7 @@ class ModelSource(ApiModel):
         json_schema_extra=rules(
             Rule(
                 "!has(self.storage) || self.uri.startsWith('http')",
-                "storage is for downloaded models: remove it, or use an http(s):// uri",
+                _NO_STORAGE,
                 ".storage",
             ),
         )
@@ -85,7 +81,7 @@ class ModelSource(ApiModel):
         Field(
             min_length=1,
             max_length=2048,
-            pattern=r"^(https?://[^\s/?#@]+/[^\s#]*[^\s#/]|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[^\s]+|file:///[^\s]+)$",
+            pattern=rf"^({_HTTP_URL}|pvc://{_CLAIM}/{_PATH}|file:///{_PATH})$",
         ),
     ]
     """GGUF file to serve: `https://host/path.gguf`, `http://...`, `pvc://claim/path.gguf` (a claim
@@ -94,10 +90,19 @@ class ModelSource(ApiModel):
     sha256: Annotated[str, Field(pattern=r"^[a-f0-9]{64}$", max_length=64)] | None = None
     """SHA-256 of the file, 64 lower-case hex digits. A file with another digest is not served. Of
     a split model: of all its files, as in `cat NAME-*.gguf | sha256sum`."""
+    allow_local_addresses: bool = False
+    """Let the download, its redirects included, connect to loopback, link-local and multicast
+    addresses and to metadata services of clouds. Private networks are allowed without it."""
     storage: ModelStorage | None = None
     """A claim for each pod of a group, which outlives the pods, so that a rollout or a restart does
     not download the model again; deleted with the LlamaCluster. Absent: the pod's ephemeral
     storage. Cannot be changed later."""
+
+    @model_validator(mode="after")
+    def _storage_is_for_downloads(self) -> ModelSource:
+        if self.storage and not self.uri.startswith("http"):
+            raise ValueError(_NO_STORAGE)
+        return self
 
 
 _NOTHING_TO_PLAN_BY = (
@@ -153,6 +158,29 @@ class CacheType(StrEnum):
     IQ4_NL = "iq4_nl"
 
 
+def _harmless(argument: str) -> str:
+    # What an older CRD may have let through.
+    if why := engineflags.refusal(argument):
+        raise ValueError(why)
+    return argument
+
+
+EngineArgument = Annotated[
+    str,
+    # No program can be given a NUL.
+    Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[^\x00]+$",
+        json_schema_extra=rules(*engineflags.RULES),
+    ),
+    AfterValidator(_harmless),
+]
+
+
+_UBATCH_TOO_LARGE = "ubatchSize must not be greater than batchSize"
+
+
 class Inference(ApiModel):
     """How the engine runs the model. A change rolls the groups one after another."""
 
@@ -162,7 +190,7 @@ class Inference(ApiModel):
                 # The API server also tries the rule on the bare default, {}.
                 "!has(self.ubatchSize) || !has(self.batchSize) || "
                 "self.ubatchSize <= self.batchSize",
-                "ubatchSize must not be greater than batchSize",
+                _UBATCH_TOO_LARGE,
                 ".ubatchSize",
             ),
         )
@@ -186,24 +214,15 @@ class Inference(ApiModel):
     """Serve `/v1/embeddings` instead of chat and completions; for embedding models."""
     chat_template: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]+$", max_length=64)] | None = None
     """Name of one of llama.cpp's built-in chat templates; default: the model's own."""
-    extra_args: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=1024)]],
-        Field(
-            max_length=64,
-            json_schema_extra=rules(
-                Rule(
-                    # The engine takes --ctx_size for --ctx-size.
-                    "!self.exists(arg, arg.split('=')[0].replace('_', '-') in ["
-                    + ", ".join(f"'{flag}'" for flag in OWNED_FLAGS)
-                    + "])",
-                    "extraArgs must not set a flag that the operator sets from other fields, "
-                    "such as --ctx-size, --parallel, --threads, --tensor-split, --rpc or --port",
-                ),
-            ),
-        ),
-    ] = []
-    """Further llama-server arguments, one word each: `["--temp", "0.2"]`. A flag that this API has
-    a field for is refused."""
+    extra_args: Annotated[list[EngineArgument], Field(max_length=64)] = []
+    """Further llama-server arguments, one word each: `["--temp", "0.2"]`. Refused are flags that
+    this API has a field for, and those that the plan or the group's safety depends on."""
+
+    @model_validator(mode="after")
+    def _batches_fit(self) -> Inference:
+        if self.ubatch_size > self.batch_size:
+            raise ValueError(_UBATCH_TOO_LARGE)
+        return self
 
 
 class ServiceType(StrEnum):
@@ -221,6 +240,18 @@ class Service(ApiModel):
     """ClusterIP, NodePort or LoadBalancer."""
     annotations: Annotations | None = None
     """Annotations added to the Service."""
+
+
+_OWN_PORT = (
+    f"ports {', '.join(map(str, contract.OWN_PORTS[:-1]))} and {contract.OWN_PORTS[-1]} are the "
+    "group's own"
+)
+
+
+def _free_port(port: int) -> int:
+    if port in contract.OWN_PORTS:
+        raise ValueError(_OWN_PORT)
+    return port
 
 
 class Queue(ApiModel):
@@ -242,13 +273,10 @@ class Server(ApiModel):
             ge=1024,
             le=65535,
             json_schema_extra=rules(
-                Rule(
-                    " && ".join(f"self != {port}" for port in contract.OWN_PORTS),
-                    f"ports {', '.join(map(str, contract.OWN_PORTS[:-1]))} and "
-                    f"{contract.OWN_PORTS[-1]} are the group's own",
-                )
+                Rule(" && ".join(f"self != {port}" for port in contract.OWN_PORTS), _OWN_PORT)
             ),
         ),
+        AfterValidator(_free_port),
     ] = contract.DEFAULT_SERVER_PORT
     """Port of the API, in the pods and in the Service."""
     queue: Queue = Queue()
@@ -275,6 +303,11 @@ class Rpc(ApiModel):
     latency for each token (see docs/security.md). A change rolls the groups."""
 
 
+_NOTHING_CAN_CHANGE = (
+    "maxUnavailable can be 0 only with a maxSurge: without either no group can change"
+)
+
+
 class Rollout(ApiModel):
     """How groups get a changed spec: one after another, from the highest index down."""
 
@@ -283,7 +316,7 @@ class Rollout(ApiModel):
             Rule(
                 "!has(self.maxUnavailable) || self.maxUnavailable > 0 || "
                 "(has(self.maxSurge) && self.maxSurge > 0)",
-                "maxUnavailable can be 0 only with a maxSurge: without either no group can change",
+                _NOTHING_CAN_CHANGE,
                 ".maxUnavailable",
             ),
         )
@@ -297,6 +330,12 @@ class Rollout(ApiModel):
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
     """A rollout is told to be stuck when a group has failed to become Ready for so long. Downloads
     and loads that go on do not count as failing."""
+
+    @model_validator(mode="after")
+    def _something_can_change(self) -> Rollout:
+        if self.max_unavailable == 0 and self.max_surge == 0:
+            raise ValueError(_NOTHING_CAN_CHANGE)
+        return self
 
     @property
     def unavailable(self) -> int:
@@ -377,7 +416,7 @@ class LlamaClusterSpec(ApiModel):
     )
     """Seconds that running requests, streams too, have to finish when a group is deleted, scaled
     down or rolled, or its node is drained. A group without requests stops at once."""
-    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")] | None = None
     """Engine image of leader and workers; default: the operator's. It must have the agent in it
     (see images/engine)."""
     image_pull_policy: ImagePullPolicy | None = None
@@ -685,27 +724,29 @@ class ObjectMeta(ApiModel):
     deletion_timestamp: str | None = None
 
 
+_NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+_NAME_RULES = [
+    Rule(
+        f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
+        f"metadata.name must have at most {MAX_NAME_LENGTH} characters",
+    ),
+    Rule(
+        f"self.metadata.name.matches('{_NAME}')",
+        "metadata.name must start with a letter and have only lower-case letters, digits and "
+        "dashes: Services are named after it",
+    ),
+    Rule(
+        "!self.metadata.name.endsWith('-group')",
+        "metadata.name must not end with -group: NAME-group is the headless Service of the "
+        "LlamaCluster NAME",
+    ),
+]
+
+
 class LlamaCluster(ApiModel):
     """One model served by llama.cpp over the memory of several CPU nodes."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            Rule(
-                f"self.metadata.name.size() <= {MAX_NAME_LENGTH}",
-                f"metadata.name must have at most {MAX_NAME_LENGTH} characters",
-            ),
-            Rule(
-                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-                "metadata.name must start with a letter and have only lower-case letters, digits "
-                "and dashes: Services are named after it",
-            ),
-            Rule(
-                "!self.metadata.name.endsWith('-group')",
-                "metadata.name must not end with -group: NAME-group is the headless Service of the "
-                "LlamaCluster NAME",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(*_NAME_RULES))
 
     api_version: Literal["llamacluster.dev/v1alpha1"] = "llamacluster.dev/v1alpha1"
     kind: Literal["LlamaCluster"] = "LlamaCluster"
@@ -714,6 +755,19 @@ class LlamaCluster(ApiModel):
     """What is wanted."""
     status: LlamaClusterStatus = LlamaClusterStatus()
     """What is: written by the operator."""
+
+    @model_validator(mode="after")
+    def _has_a_good_name(self) -> LlamaCluster:
+        name = self.metadata.name
+        holds = (
+            len(name) <= MAX_NAME_LENGTH,
+            re.fullmatch(_NAME, name),
+            not name.endswith("-group"),
+        )
+        for rule, true in zip(_NAME_RULES, holds, strict=True):
+            if not true:
+                raise ValueError(rule["message"])
+        return self
 
     @property
     def key(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from llamacluster.agent.headers import fetch_headers
-from llamacluster.agent.source import file_name, scheme, shards
+from llamacluster.agent.source import Web, file_name, scheme, shards
 from llamacluster.planning.gguf import GgufError, Header, read_header
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -22,7 +22,7 @@ def header_at(uri: str, folder: Path) -> tuple[list[Header], Path]:
             f"{uri} is not reachable from here: name a copy of the file on this machine with"
             " --model FILE; its header, the first few MiB, is enough",
         )
-    return fetch_headers(uri, _NO_CLAIM, folder)
+    return fetch_headers(uri, _NO_CLAIM, folder, Web(allow_local=True))
 
 
 def header_of(file: Path, folder: Path) -> tuple[list[Header], Path]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,15 +11,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llamacluster.agent import contract
 from llamacluster.api import API_VERSION, KIND
-from llamacluster.api.types import MAX_NAME_LENGTH, OWNED_FLAGS, LlamaCluster
+from llamacluster.api.types import LlamaCluster
 
 MAX_BYTES = 3 << 20
 """The most that an API server takes in one request."""
 MAX_DEPTH = 100
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MANIFEST = dict[str, Any]
 
@@ -125,15 +122,11 @@ def _parsed(manifest: _MANIFEST, name: str) -> LlamaCluster:
     try:
         # As strict as the API server: by JSON, where 3 is no "3", and by the API's names alone.
         text = json.dumps(wanted, default=str)
-        cluster = LlamaCluster.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+        return LlamaCluster.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         problems = [_problem(each) for each in error.errors(include_url=False)]
     except (ValueError, TypeError) as error:
         problems = [_in_a_line(error)]
-    else:
-        problems = list(_refusals(cluster))
-        if not problems:
-            return cluster
     raise BadManifest("\n  ".join([f"{name}: the {KIND}{called} is not valid:", *problems]))
 
 
@@ -167,33 +160,6 @@ def _fields(path: tuple[int | str, ...]) -> list[str]:
             return []
         model = kind
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _refusals(cluster: LlamaCluster) -> Iterator[str]:
-    """What the API server's rules refuse and the types alone let pass."""
-    name, spec = cluster.metadata.name, cluster.spec
-    inference = spec.inference
-    if not _NAME.fullmatch(name):
-        yield (
-            f"metadata.name: {name!r} must start with a letter and have only lower-case letters,"
-            " digits and dashes"
-        )
-    if len(name) > MAX_NAME_LENGTH:
-        yield f"metadata.name: more than {MAX_NAME_LENGTH} characters"
-    if name.endswith("-group"):
-        yield "metadata.name: must not end with -group"
-    if spec.model.storage and not spec.model.uri.startswith("http"):
-        yield "spec.model.storage: is for downloaded models, with an http(s):// uri"
-    if inference.ubatch_size > inference.batch_size:
-        yield (
-            f"spec.inference.ubatchSize: {inference.ubatch_size} is greater than batchSize"
-            f" ({inference.batch_size})"
-        )
-    for arg in inference.extra_args:
-        if arg.partition("=")[0].replace("_", "-") in OWNED_FLAGS:
-            yield f"spec.inference.extraArgs: {arg} is set by the operator from another field"
-    if spec.server.port in contract.OWN_PORTS:
-        yield f"spec.server.port: {spec.server.port} is the group's own"
 
 
 def _in_a_line(error: Exception | str) -> str:

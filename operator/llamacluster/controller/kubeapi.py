@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -166,8 +167,9 @@ class KubeApi:
         return await self._request(
             "patch",
             path,
-            body=manifest,
-            content_type="application/apply-patch+yaml",
+            body=as_yaml(manifest),
+            # The client writes JSON with \ud83d escapes where it knows the type by its bare name.
+            content_type="application/apply-patch+yaml; charset=utf-8",
             field_manager=FIELD_MANAGER,
             force_conflicts=force,
         )
@@ -179,6 +181,16 @@ class KubeApi:
             return cast("Manifest", json.loads(await response.read()))
         except DynamicApiError as error:
             raise ApiError(error.status, _message(error)) from error
+
+
+_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def as_yaml(manifest: Manifest) -> str:
+    """JSON that is YAML too: there a character beyond 16 bits is no pair of escapes, and some
+    others must be escaped."""
+    text = json.dumps(manifest, ensure_ascii=False)
+    return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _address(manifest: Manifest) -> dict[str, str]:

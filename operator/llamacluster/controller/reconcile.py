@@ -198,4 +198,4 @@ def _first_error(error: ValidationError) -> str:
     """The first thing that is wrong, with its place in the manifest."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {first['msg']}"
+    return f"{place or 'the object'}: {first['msg'].removeprefix('Value error, ')}"

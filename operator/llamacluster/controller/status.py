@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 from llamacluster.agent.contract import LeaderStatus
 from llamacluster.api import API_VERSION, KIND
@@ -88,7 +86,7 @@ def new_status(
             "selector": ",".join(f"{k}={v}" for k, v in sorted(leader_selector(cluster).items())),
             "endpoint": endpoint(cluster),
             "access": access(cluster, gates),
-            "model_file": PurePosixPath(urlsplit(cluster.spec.model.uri).path).name,
+            "model_file": cluster.spec.model.uri.partition("?")[0].rpartition("/")[2],
             "groups": groups,
             "engine": EngineStatus(
                 image=(running_image(group_set) if group_set else None) or image,

@@ -118,6 +118,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         threads=spec.leader.threads,
         embeddings=inference.embeddings,
         chat_template=inference.chat_template,
+        allow_local_addresses=spec.model.allow_local_addresses,
         extra_args=tuple(inference.extra_args),
         hung_engine_seconds=spec.recovery.hung_engine_seconds,
         grace_seconds=spec.termination_grace_period_seconds,

@@ -87,6 +87,7 @@ def plan_options(cluster: LlamaCluster) -> contract.PlanOptions:
         cache_type_k=inference.cache_type_k.value,
         cache_type_v=inference.cache_type_v.value,
         embeddings=inference.embeddings,
+        allow_local_addresses=spec.model.allow_local_addresses,
         extra_args=tuple(inference.extra_args),
     )
 

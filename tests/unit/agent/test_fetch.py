@@ -17,6 +17,7 @@ import pytest
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.log import Log
 from llamacluster.agent.source import Redirects, shards, shown
+from llamacluster.agent.source import Web as Way
 from llamacluster.planning.reasons import GroupError, Reason
 
 CONTENT = bytes(range(256)) * 20_000
@@ -90,6 +91,7 @@ class Places:
 
     root: Path
     free: int = 1 << 40
+    allow_local: bool = True
     log: StringIO = field(default_factory=StringIO)
     downloaded: list[tuple[int, int | None]] = field(default_factory=list)
     verified: list[int] = field(default_factory=list)
@@ -105,6 +107,7 @@ class Places:
             self.root / "tmp",
             Log("leader", self.log),
             Event(),
+            Way(allow_local=self.allow_local),
             lambda _: self.free,
         )
         model = store.obtain(uri, sha256, self)

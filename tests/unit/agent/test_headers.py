@@ -13,9 +13,12 @@ from threading import Thread
 import pytest
 
 from llamacluster.agent.headers import LARGEST_RANGE_BYTES, SECONDS, fetch_headers
+from llamacluster.agent.source import Web as Way
 from llamacluster.planning.gguf import Header, read_header
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model.headers import write_header
+
+LOCAL = Way(allow_local=True)
 
 
 @dataclass
@@ -94,7 +97,7 @@ def served(web: Web) -> Header:
 
 
 def fetched(uri: str, folder: Path) -> Header:
-    (header,), copy = fetch_headers(uri, folder / "claim", folder)
+    (header,), copy = fetch_headers(uri, folder / "claim", folder, LOCAL)
     with copy.open("rb") as file:
         assert read_header(file) == header
     assert copy.stat().st_size == header.file_bytes
@@ -128,8 +131,8 @@ def test_from_a_file_and_from_a_claim(tmp_path: Path) -> None:
         content.truncate(10_000_000_000)
     folder = tmp_path / "scratch"
     folder.mkdir()
-    by_file, _ = fetch_headers(f"file://{file}", tmp_path / "claim", folder)
-    by_claim, copy = fetch_headers("pvc://some-claim/sub/m.gguf", tmp_path / "claim", folder)
+    by_file, _ = fetch_headers(f"file://{file}", tmp_path / "claim", folder, LOCAL)
+    by_claim, copy = fetch_headers("pvc://some-claim/sub/m.gguf", tmp_path / "claim", folder, LOCAL)
     assert by_file == by_claim
     assert copy == folder / "m.gguf"
 
@@ -142,7 +145,7 @@ def test_all_files_of_a_split_model(tmp_path: Path) -> None:
     folder = tmp_path / "scratch"
     folder.mkdir()
     uri = f"file://{tmp_path}/m-00001-of-00002.gguf"
-    headers, copy = fetch_headers(uri, tmp_path, folder)
+    headers, copy = fetch_headers(uri, tmp_path, folder, LOCAL)
     assert len(headers) == 2
     assert sorted(path.name for path in folder.iterdir()) == [
         "m-00001-of-00002.gguf",
@@ -153,7 +156,7 @@ def test_all_files_of_a_split_model(tmp_path: Path) -> None:
 
 def refusal(uri: str, folder: Path) -> GroupError:
     with pytest.raises(GroupError) as caught:
-        fetch_headers(uri, folder / "claim", folder)
+        fetch_headers(uri, folder / "claim", folder, LOCAL)
     return caught.value
 
 
@@ -194,7 +197,7 @@ def test_a_server_that_drips_is_left(web: Web, tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(GroupError, match=f"did not arrive within {SECONDS:g} s"):
         # A clock that runs 10,000 times as fast.
-        fetch_headers(web.url, tmp_path, tmp_path, lambda: time.monotonic() * 10_000)
+        fetch_headers(web.url, tmp_path, tmp_path, LOCAL, lambda: time.monotonic() * 10_000)
     assert time.monotonic() - began < 60
 
 

@@ -17,6 +17,7 @@ from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader
 from llamacluster.agent.log import Log
+from llamacluster.agent.source import Web
 from llamacluster.agent.status import FAILURE_SHOWN_SECONDS, GroupStatus
 from llamacluster.agent.workers import worker_hosts
 from llamacluster.planning.reasons import GroupError, Reason
@@ -57,7 +58,7 @@ class Running:
             threads=1,
             build=BUILD,
             status=GroupStatus("x-0", BUILD, 1, None, clock),
-            store=ModelStore(folder, folder, folder, log, stopping),
+            store=ModelStore(folder, folder, folder, log, stopping, Web()),
             peers=self.peers,
             launcher=self.launcher,
             http=self.http,

@@ -25,6 +25,7 @@ from llamacluster.agent.leader import Leader
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child
+from llamacluster.agent.source import Web
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.worker import Worker
 from llamacluster.planning.reasons import GroupError
@@ -212,7 +213,7 @@ class World:
             threads=1,
             build=BUILD,
             status=pod.status,
-            store=ModelStore(folder, folder, folder, log, stopping),
+            store=ModelStore(folder, folder, folder, log, stopping, Web()),
             peers=Network(self, lambda: pod),
             launcher=pod.launcher,
             http=pod.http,
