@@ -10,6 +10,7 @@ import click
 
 from llamacluster import __version__
 from llamacluster.cli.plan import plan
+from llamacluster.cli.status import status
 from llamacluster.cli.upgrade import upgrade
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -22,6 +23,7 @@ def plugin() -> None:
 
 
 plugin.add_command(plan)
+plugin.add_command(status)
 plugin.add_command(upgrade)
 
 
