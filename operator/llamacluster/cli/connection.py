@@ -62,7 +62,9 @@ def run(place: Place, act: Callable[[KubeApi, str], Awaitable[None]]) -> None:
         asyncio.run(connected())
     except ConfigException as error:
         raise BadInput(f"no cluster to talk to: {error}") from error
-    except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise Failed("the API server does not answer in time") from error
+    except (ApiError, aiohttp.ClientError) as error:
         raise Failed(f"the API server: {error}") from error
 
 

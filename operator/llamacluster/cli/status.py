@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import (
     Condition,
     ConditionStatus,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from llamacluster.controller.kubeapi import KubeApi
 
 LOOK_SECONDS = 2.0
-_GOOD = {"Ready": "True", "Planned": "True", "Progressing": "False", "Degraded": "False"}
+_ORDER = ("Ready", "Planned", "Progressing", "Degraded")
+_AS_WANTED = {ClusterReason.AsExpected, ClusterReason.ScaledToZero}
 
 
 @click.command()
@@ -89,6 +91,18 @@ def is_ready(cluster: LlamaCluster) -> bool:
         condition.type == "Ready" and condition.status is ConditionStatus.TRUE
         for condition in cluster.status.conditions
     )
+
+
+def troubles(cluster: LlamaCluster) -> list[Condition]:
+    """The conditions that are not as they should be."""
+    return [condition for condition in cluster.status.conditions if not _is_good(condition)]
+
+
+def _is_good(condition: Condition) -> bool:
+    if condition.reason in _AS_WANTED:
+        return True
+    bad = ConditionStatus.TRUE if condition.type == "Degraded" else ConditionStatus.FALSE
+    return condition.status is not bad
 
 
 def screen(cluster: LlamaCluster, console: Console, now: datetime) -> RenderableType:
@@ -155,21 +169,15 @@ def _in_brackets(text: str | None) -> str:
 
 
 def _conditions(conditions: list[Condition], width: int, now: datetime) -> Text:
-    order = list(_GOOD)
-    known = sorted(conditions, key=lambda each: (*_place(order, each.type), each.type))
+    order = {kind: place for place, kind in enumerate(_ORDER)}
     lines = []
-    for condition in known:
-        good = _GOOD.get(condition.type)
-        style = "" if good is None else "green" if condition.status == good else "bold red"
+    for condition in sorted(conditions, key=lambda each: order.get(each.type, len(order))):
+        style = "green" if _is_good(condition) else "bold red"
         lead = f"{condition.type:12}{condition.status.value:8}"
         age = _age(condition.last_transition_time, now)
         words = f"{condition.reason}, {age}: {condition.message}".removesuffix(": ")
         lines.append(hanging(lead, words, width, style))
     return Text("\n").join(lines)
-
-
-def _place(order: list[str], kind: str) -> tuple[int]:
-    return (order.index(kind) if kind in order else len(order),)
 
 
 def _groups(groups: list[GroupStatus], plan: Plan | None, width: int, now: datetime) -> Group:
