@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import click
-import yaml
 from rich.text import Text
 
 from llamacluster.agent.contract import Plan, PlanFailure, PlanOptions
@@ -22,20 +20,13 @@ from llamacluster.cli import ENGINE_IMAGE_ENV
 from llamacluster.cli.engines import NoEngine, plan_on_path
 from llamacluster.cli.header import header_at, header_of
 from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
+from llamacluster.cli.output import Output, formatted
 from llamacluster.cli.table import print_plan
 from llamacluster.cli.terminal import BadInput, Failed, err, out, printable, say
 from llamacluster.planning.formula import Formula
 from llamacluster.planning.model import Model
 from llamacluster.planning.reasons import GroupError
 from llamacluster.resources.planjob import plan_options
-
-
-class Output(StrEnum):
-    """Format of what is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
 
 
 class Engine(StrEnum):
@@ -133,7 +124,7 @@ def plan(
             print_plan(out(), cluster.metadata.name, options, planned.plan, planned.where)
         answers.append(planned.plan)
     if output is not Output.TABLE:
-        click.echo(_formatted(answers, output))
+        click.echo(formatted(answers[0] if len(answers) == 1 else answers, output))
     if not all(answer.get("fits") for answer in answers):
         raise SystemExit(1)
 
@@ -196,13 +187,6 @@ def _asked(
 
 def _instead(planned: Planned) -> str:
     return f"asked {planned.where}" if planned.where else "the numbers are by formula"
-
-
-def _formatted(answers: list[Plan | PlanFailure], output: Output) -> str:
-    answer = answers[0] if len(answers) == 1 else answers
-    if output is Output.JSON:
-        return json.dumps(answer, indent=2)
-    return yaml.safe_dump(answer, sort_keys=False).rstrip()
 
 
 def _doing(text: str) -> Text:

@@ -9,7 +9,9 @@ from types import FrameType
 import click
 
 from llamacluster import __version__
+from llamacluster.cli.doctor import doctor
 from llamacluster.cli.plan import plan
+from llamacluster.cli.status import status
 from llamacluster.cli.upgrade import upgrade
 
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -21,7 +23,9 @@ def plugin() -> None:
     """Work with LlamaClusters."""
 
 
+plugin.add_command(doctor)
 plugin.add_command(plan)
+plugin.add_command(status)
 plugin.add_command(upgrade)
 
 

@@ -23,7 +23,7 @@ def print_plan(console: Console, name: str, options: PlanOptions, plan: Plan, wh
     """Prints the plan of the LlamaCluster `name`. `where` says where the engine was asked."""
     console.print(Text(f"LlamaCluster {name}", "bold"))
     for label, fact in _facts(options, plan, where).items():
-        console.print(_hanging(f"{label + ':':10}", fact, console.width, "dim"))
+        console.print(hanging(f"{label + ':':10}", fact, console.width, "dim"))
     console.print()
     console.print(_pods(plan))
     for part in _words(options, plan, console.width):
@@ -65,17 +65,18 @@ def _pods(plan: Plan) -> Table:
     output = plan["model"]["layers"]
     for index, worker in enumerate(plan["perWorker"], start=1):
         limit = plan["workerMemoryBytes"]
-        table.add_row(f"worker {index}", _layers(worker, output), *_memory(worker, limit))
+        layers = layer_range(worker["firstLayer"], worker["lastLayer"], output)
+        table.add_row(f"worker {index}", layers, *_memory(worker, limit))
     leader = plan["leader"]
     table.add_row("leader", "input", *_memory(leader, plan["leaderMemoryBytes"]))
     return table
 
 
-def _layers(worker: PlannedWorker, output: int) -> str:
-    """Its layers as `0-26`, the last with the output layer, which has the index `output`."""
-    first, last = worker["firstLayer"], min(worker["lastLayer"], output - 1)
-    parts = [f"{first}-{last}" if first < last else f"{first}"] if first <= last else []
-    return " + ".join([*parts, *(["output"] if worker["lastLayer"] == output else [])])
+def layer_range(first: int, last: int, output: int) -> str:
+    """A worker's layers as `0-26`, the last with the output layer, which has the index `output`."""
+    last_layer = min(last, output - 1)
+    parts = [f"{first}-{last_layer}" if first < last_layer else f"{first}"]
+    return " + ".join([*parts[: first <= last_layer], *(["output"] if last == output else [])])
 
 
 def _memory(pod: PlannedWorker | PlannedLeader, limit: int) -> list[Text]:
@@ -88,7 +89,7 @@ def _words(options: PlanOptions, plan: Plan, width: int) -> Iterator[Text]:
     if not plan["fits"]:
         yield from _refusal(plan["message"], width)
         return
-    yield _hanging("Fits: ", plan["message"], width, "bold green", indent=0)
+    yield hanging("Fits: ", plan["message"], width, "bold green", indent=0)
     if chosen := _chosen(options, plan):
         text = yaml.safe_dump({"spec": chosen}, sort_keys=False).rstrip()
         yield Text.assemble(
@@ -96,26 +97,27 @@ def _words(options: PlanOptions, plan: Plan, width: int) -> Iterator[Text]:
             (textwrap.indent(text, "  "), "cyan"),
         )
     if plan["advice"]:
-        yield _items("Advice:", plan["advice"], width)
+        yield items("Advice:", plan["advice"], width)
 
 
 def _refusal(message: str, width: int) -> Iterator[Text]:
     problem, _, rest = message.partition(_REMEDIES)
     lead, colon, details = problem.partition(": ")
-    yield _hanging(f"{lead[:1].upper()}{lead[1:]}{colon}", details, width, "bold red", indent=0)
+    yield hanging(f"{lead[:1].upper()}{lead[1:]}{colon}", details, width, "bold red", indent=0)
     ways = rest.split("; ") if rest else []
     others = [way for way in ways if way.startswith(_OF_THE_LEADER)]
     if ways:
-        yield _items("What would fit:", [way for way in ways if way not in others], width)
+        yield items("What would fit:", [way for way in ways if way not in others], width)
     for other in others:
-        yield _hanging("And ", other, width, indent=0)
+        yield hanging("And ", other, width, indent=0)
 
 
-def _items(heading: str, texts: Sequence[str], width: int) -> Text:
-    return Text("\n").join([Text(heading), *(_hanging("  - ", text, width) for text in texts)])
+def items(heading: str, texts: Sequence[str], width: int) -> Text:
+    """`heading` and a line, or more, for each text."""
+    return Text("\n").join([Text(heading), *(hanging("  - ", text, width) for text in texts)])
 
 
-def _hanging(
+def hanging(
     lead: str, text: str, width: int, style: str = "", *, indent: int | None = None
 ) -> Text:
     """`lead` and then `text`, whose further lines are indented, by default as far as `lead`."""

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
-from pydantic import ValidationError
 from rich.text import Text
 
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import ConditionStatus, LlamaCluster, UpgradeStatus
-from llamacluster.cli.terminal import BadInput, Failed, err, out, printable
+from llamacluster.api.types import ConditionStatus, UpgradeStatus
+from llamacluster.cli import connection
+from llamacluster.cli.connection import Place
+from llamacluster.cli.terminal import Failed, err, out, printable
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.metadata import UPGRADE_ANNOTATION, group_set_name
 
@@ -39,9 +40,7 @@ class Request:
 
 @click.command()
 @click.argument("name")
-@click.option("-n", "--namespace", help="Default: that of the kubeconfig's context.")
-@click.option("--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Kubeconfig file.")
-@click.option("--context", help="Context of the kubeconfig.")
+@connection.options
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--cancel", is_flag=True, help="Take the request back, while it has not begun.")
 @click.option("--wait", is_flag=True, help="Wait until all groups are upgraded and Ready.")
@@ -49,14 +48,7 @@ class Request:
     "--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, help="Seconds."
 )
 def upgrade(
-    name: str,
-    namespace: str | None,
-    kubeconfig: str | None,
-    context: str | None,
-    dry_run: bool,
-    cancel: bool,
-    wait: bool,
-    timeout: float,
+    name: str, place: Place, dry_run: bool, cancel: bool, wait: bool, timeout: float
 ) -> None:
     """Roll out what a newer operator would make of the LlamaCluster NAME.
 
@@ -70,37 +62,11 @@ def upgrade(
       1  the API server refuses, or with --wait: it fails, or takes longer than --timeout
       2  there is no such LlamaCluster, or an option is wrong
     """
-    # Imported here because it takes half a second.
-    import aiohttp
-    from kubernetes.aio.config import ConfigException
 
-    from llamacluster.controller.kubeapi import ApiError, connect, load_configuration
+    async def act(api: KubeApi, namespace: str) -> None:
+        await perform(api, Request(name, namespace, dry_run, cancel, wait, timeout))
 
-    async def ask() -> None:
-        configuration = await load_configuration(kubeconfig, context)
-        place = namespace or _current_namespace(kubeconfig, context)
-        async with connect(configuration) as api:
-            await perform(api, Request(name, place, dry_run, cancel, wait, timeout))
-
-    try:
-        asyncio.run(ask())
-    except ConfigException as error:
-        raise BadInput(f"no cluster to talk to: {error}") from error
-    except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-        raise Failed(f"the API server: {error}") from error
-
-
-def _current_namespace(kubeconfig: str | None, context: str | None) -> str:
-    """As kubectl chooses it."""
-    from kubernetes.aio.config import ConfigException
-    from kubernetes.aio.config.kube_config import list_kube_config_contexts
-
-    try:
-        contexts, active = list_kube_config_contexts(kubeconfig)
-    except ConfigException:
-        return "default"  # in a pod
-    chosen = next((c for c in contexts if c["name"] == context), active)
-    return str(chosen["context"].get("namespace") or "default")
+    connection.run(place, act)
 
 
 async def perform(
@@ -109,7 +75,7 @@ async def perform(
     """Do it. Raises Failed, BadInput and ApiError."""
     from llamacluster.controller.kubeapi import LEADERWORKERSETS
 
-    cluster = await _read(api, request)
+    cluster = await connection.read(api, request.namespace, request.name)
     offered = cluster.status.upgrade
     if cluster.status.observed_generation != cluster.metadata.generation:
         raise Failed(
@@ -147,7 +113,7 @@ async def _wait(
     tell = tell or (lambda line: err().print(Text(printable(line), "dim"), soft_wrap=True))
     said = ""
     while True:
-        status = (await _read(api, request)).status
+        status = (await connection.read(api, request.namespace, request.name)).status
         conditions = {condition.type: condition for condition in status.conditions}
         ready = conditions.get("Ready")
         begun = status.upgrade is None or status.upgrade.id != offered.id
@@ -165,15 +131,3 @@ async def _wait(
         if loop.time() >= deadline:
             raise Failed(f"not upgraded within {request.timeout_seconds:.0f} s: {said}")
         await asyncio.sleep(LOOK_SECONDS)
-
-
-async def _read(api: KubeApi, request: Request) -> LlamaCluster:
-    from llamacluster.controller.kubeapi import LLAMACLUSTERS
-
-    found = await api.get(LLAMACLUSTERS, request.namespace, request.name)
-    if found is None:
-        raise BadInput(f"there is no LlamaCluster {request.name} in namespace {request.namespace}")
-    try:
-        return LlamaCluster.model_validate(found)
-    except ValidationError as error:
-        raise Failed(f"LlamaCluster {request.name} does not follow the API: {error}") from error

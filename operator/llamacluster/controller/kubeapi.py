@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.dynamic import DynamicClient, Resource
@@ -222,9 +223,12 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
             pass
         else:
             return configuration
-    await config.load_kube_config(
-        config_file=kubeconfig, context=context, client_configuration=configuration
-    )
+    try:
+        await config.load_kube_config(
+            config_file=kubeconfig, context=context, client_configuration=configuration
+        )
+    except (TypeError, AttributeError, yaml.YAMLError) as error:  # an empty file, or another kind
+        raise config.ConfigException(f"{kubeconfig or 'the kubeconfig'} is none") from error
     return configuration
 
 

@@ -1,0 +1,250 @@
+"""`kubectl llamacluster status`: all that is known of one LlamaCluster, on one screen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from llamacluster.api.reasons import ClusterReason
+from llamacluster.api.types import (
+    Condition,
+    ConditionStatus,
+    GroupStatus,
+    LlamaCluster,
+    Plan,
+    PlannedMemory,
+)
+from llamacluster.cli import connection
+from llamacluster.cli.connection import Place
+from llamacluster.cli.output import Output, formatted
+from llamacluster.cli.table import hanging, items, layer_range
+from llamacluster.cli.terminal import BadInput, out, printable
+
+if TYPE_CHECKING:
+    from llamacluster.controller.kubeapi import KubeApi
+
+LOOK_SECONDS = 2.0
+_ORDER = ("Ready", "Planned", "Progressing", "Degraded")
+_AS_WANTED = {ClusterReason.AsExpected, ClusterReason.ScaledToZero}
+
+
+@click.command()
+@click.argument("name")
+@connection.options
+@click.option("-w", "--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(Output, case_sensitive=False),
+    default=Output.TABLE,
+    show_default="table",
+    help="json and yaml: the object's status as the API server has it.",
+)
+def status(name: str, place: Place, watch: bool, output: Output) -> None:
+    """Show how the LlamaCluster NAME is: conditions, groups, and what each pod holds.
+
+    \b
+    Exit codes:
+      0  it is Ready
+      1  it is not Ready, or the API server refuses
+      2  there is no such LlamaCluster, or an option is wrong
+    """
+    if watch and output is not Output.TABLE:
+        raise BadInput("--watch shows a table: it goes without --output")
+
+    async def act(api: KubeApi, namespace: str) -> None:
+        cluster = await connection.read(api, namespace, name)
+        if watch:
+            await _watch(api, cluster)
+        elif output is Output.TABLE:
+            out().print(screen(cluster, out(), datetime.now(UTC)))
+        else:
+            told = cluster.status.model_dump(mode="json", by_alias=True, exclude_none=True)
+            click.echo(formatted(told, output))
+        if not is_ready(cluster):
+            raise SystemExit(1)
+
+    connection.run(place, act)
+
+
+async def _watch(api: KubeApi, cluster: LlamaCluster) -> None:
+    console = out()
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(screen(cluster, console, datetime.now(UTC)), refresh=True)
+            await asyncio.sleep(LOOK_SECONDS)
+            cluster = await connection.read(api, cluster.metadata.namespace, cluster.metadata.name)
+
+
+def is_ready(cluster: LlamaCluster) -> bool:
+    """Whether it answers, with the spec that it has now."""
+    current = cluster.status.observed_generation == cluster.metadata.generation
+    return current and any(
+        condition.type == "Ready" and condition.status is ConditionStatus.TRUE
+        for condition in cluster.status.conditions
+    )
+
+
+def troubles(cluster: LlamaCluster) -> list[Condition]:
+    """The conditions that are not as they should be."""
+    return [condition for condition in cluster.status.conditions if not _is_good(condition)]
+
+
+def _is_good(condition: Condition) -> bool:
+    if condition.reason in _AS_WANTED:
+        return True
+    bad = ConditionStatus.TRUE if condition.type == "Degraded" else ConditionStatus.FALSE
+    return condition.status is not bad
+
+
+def screen(cluster: LlamaCluster, console: Console, now: datetime) -> RenderableType:
+    """Everything, within the console's width."""
+    parts: list[RenderableType] = []
+    for part in _parts(cluster, console.width, now):
+        parts += [part, Text()]
+    return Group(*parts[:-1])
+
+
+def _parts(cluster: LlamaCluster, width: int, now: datetime) -> Iterator[RenderableType]:
+    told = cluster.status
+    yield _head(cluster, width)
+    if told.observed_generation != cluster.metadata.generation:
+        yield hanging(
+            "Not up to date: ",
+            "the operator has not seen the newest spec yet; is it running?",
+            width,
+            "bold yellow",
+            indent=0,
+        )
+    if told.conditions:
+        yield _conditions(told.conditions, width, now)
+    if told.groups:
+        yield _groups(told.groups, told.plan, width, now)
+    if told.plan:
+        yield _pods(told.plan)
+    if told.upgrade:
+        yield hanging(
+            "Upgrade available: ",
+            "; ".join(told.upgrade.changes)
+            + f" (kubectl llamacluster upgrade {cluster.metadata.name})",
+            width,
+            "bold",
+            indent=0,
+        )
+    if told.plan and told.plan.advice:
+        yield items("Advice:", told.plan.advice, width)
+
+
+def _head(cluster: LlamaCluster, width: int) -> Text:
+    told = cluster.status
+    facts = {
+        "Namespace": cluster.metadata.namespace,
+        "Model": _model(cluster),
+        "Engine": f"{told.engine.image}{_in_brackets(told.engine.version)}" if told.engine else "",
+        "Endpoint": told.endpoint or "",
+    }
+    lines = [Text(f"LlamaCluster {cluster.metadata.name}", "bold")]
+    lines += [hanging(f"{key + ':':11}", fact, width, "dim") for key, fact in facts.items() if fact]
+    return Text("\n").join(lines)
+
+
+def _model(cluster: LlamaCluster) -> str:
+    plan = cluster.status.plan
+    if plan is None:
+        return cluster.status.model_file or ""
+    name = f"{plan.model.name}: " if plan.model.name else ""
+    return f"{name}{plan.model.architecture}, {plan.model.layers} layers"
+
+
+def _in_brackets(text: str | None) -> str:
+    return f" ({text})" if text else ""
+
+
+def _conditions(conditions: list[Condition], width: int, now: datetime) -> Text:
+    order = {kind: place for place, kind in enumerate(_ORDER)}
+    lines = []
+    for condition in sorted(conditions, key=lambda each: order.get(each.type, len(order))):
+        style = "green" if _is_good(condition) else "bold red"
+        lead = f"{condition.type:12}{condition.status.value:8}"
+        age = _age(condition.last_transition_time, now)
+        words = f"{condition.reason}, {age}: {condition.message}".removesuffix(": ")
+        lines.append(hanging(lead, words, width, style))
+    return Text("\n").join(lines)
+
+
+def _groups(groups: list[GroupStatus], plan: Plan | None, width: int, now: datetime) -> Group:
+    table = _table("GROUP", "PHASE", "FOR")
+    for heading in ("WORKERS", "RESTARTS", "RECOVERIES"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("REASON", no_wrap=True)
+    for group in groups:
+        of = f"/{plan.workers}" if plan else ""
+        table.add_row(
+            str(group.index),
+            group.phase.value,
+            _age(group.since, now),
+            f"{group.workers_attached}{of}",
+            str(group.restarts),
+            str(group.recoveries),
+            printable(group.reason),
+        )
+    notes = [
+        hanging(f"  group {group.index}: ", note, width, "dim")
+        for group in groups
+        for note in _notes(group)
+    ]
+    return Group(table, *notes)
+
+
+def _notes(group: GroupStatus) -> Iterator[str]:
+    if group.message:
+        yield group.message
+    if group.lost:
+        yield f"lost by {group.lost.reason}: {group.lost.message}"
+    if group.last_restart:
+        yield f"last restart: {group.last_restart}"
+    if group.last_recovery:
+        last = group.last_recovery
+        yield f"last recovery took {last.seconds} s, after {last.reason}: {last.message}"
+
+
+def _pods(plan: Plan) -> Table:
+    table = _table("POD", "LAYERS")
+    for heading in ("WEIGHTS", "CONTEXT", "COMPUTE", "LIMIT", "HOLDS"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for index, worker in enumerate(plan.per_worker, start=1):
+        layers = layer_range(worker.first_layer, worker.last_layer, plan.model.layers)
+        table.add_row(f"worker {index}", layers, *_memory(worker, plan.worker_memory))
+    table.add_row("leader", "input", *_memory(plan.leader, plan.leader_memory))
+    return table
+
+
+def _memory(pod: PlannedMemory, limit: str) -> tuple[str, ...]:
+    return (pod.weights, pod.context, pod.compute, limit, pod.observed or "")
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
+
+
+def _age(since: str, now: datetime) -> str:
+    """As kubectl tells an age: 45s, 12m, 3h, 2d."""
+    try:
+        seconds = int((now - datetime.fromisoformat(since)).total_seconds())
+    except ValueError:
+        return "?"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{max(0, seconds)}s"

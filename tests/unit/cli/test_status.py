@@ -1,0 +1,149 @@
+"""`kubectl llamacluster status`: what it shows of a status, within 80 columns."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from llamacluster.api.types import LlamaCluster
+from llamacluster.cli.plugin import plugin
+from llamacluster.cli.status import is_ready, screen
+from tests.build import Manifest, stored
+
+NOW = datetime(2026, 11, 22, 12, 3, tzinfo=UTC)
+SINCE = "2026-11-22T12:00:00Z"
+MEMORY = {"weights": "900Mi", "context": "6Mi", "compute": "10Mi", "memoryLimit": "1100Mi"}
+STATUS: Manifest = {
+    "observedGeneration": 1,
+    "endpoint": "http://x.ns.svc:8080/v1",
+    "engine": {"image": "engine:1", "version": "0.7.0"},
+    "conditions": [
+        {
+            "type": kind,
+            "status": value,
+            "reason": reason,
+            "message": "in the operator's own words, which may well be longer than one line of 80",
+            "lastTransitionTime": SINCE,
+        }
+        for kind, value, reason in (
+            ("Degraded", "True", "WorkerLost"),
+            ("Ready", "False", "WorkerLost"),
+            ("Planned", "True", "Planned"),
+        )
+    ],
+    "groups": [
+        {
+            "index": 0,
+            "phase": "Loading",
+            "reason": "Loading",
+            "message": "the engine loads the model",
+            "since": SINCE,
+            "workersAttached": 1,
+            "restarts": 3,
+            "lastRestart": "x-group-0-1: OOMKilled",
+            "recoveries": 2,
+            "lost": {"reason": "WorkerLost", "message": "x-group-0-1 is gone", "at": SINCE},
+            "lastRecovery": {"reason": "EngineHung", "at": SINCE, "seconds": 7},
+        }
+    ],
+    "plan": {
+        "inputsHash": "abc",
+        "fits": True,
+        "message": "fits",
+        "method": "Engine",
+        "model": {
+            "architecture": "llama",
+            "name": "A model",
+            "layers": 24,
+            "bytes": 1,
+            "contextTrain": 2048,
+            "headerDigest": "d",
+        },
+        "workers": 2,
+        "workerMemory": "1200Mi",
+        "perWorker": [
+            {**MEMORY, "firstLayer": 0, "lastLayer": 11, "layers": 12, "observed": "950Mi"},
+            {**MEMORY, "firstLayer": 12, "lastLayer": 24, "layers": 13},
+        ],
+        "leader": MEMORY,
+        "leaderMemory": "1500Mi",
+        "tensorSplit": "12,13",
+        "advice": ["one worker is faster"],
+    },
+    "upgrade": {"id": "2", "image": "engine:2", "changes": ["image: engine:1 -> engine:2"]},
+}
+
+
+def shown(cluster: Manifest, width: int = 80) -> str:
+    console = Console(width=width, color_system=None, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(screen(LlamaCluster.model_validate(cluster), console, NOW))
+    return captured.get()
+
+
+def test_one_screen_tells_all_within_80_columns() -> None:
+    text = shown(stored(status=STATUS))
+    assert all(len(line) <= 80 for line in text.splitlines())
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for line in (
+        "Endpoint: http://x.ns.svc:8080/v1",
+        "Engine: engine:1 (0.7.0)",
+        "0 Loading 3m 1/2 3 2 Loading",
+        "group 0: lost by WorkerLost: x-group-0-1 is gone",
+        "group 0: last restart: x-group-0-1: OOMKilled",
+        "worker 1 0-11 900Mi 6Mi 10Mi 1200Mi 950Mi",
+        "worker 2 12-23 + output 900Mi 6Mi 10Mi 1200Mi",
+        "leader input 900Mi 6Mi 10Mi 1500Mi",
+        "- one worker is faster",
+    ):
+        assert line in lines
+    assert "Upgrade available: image: engine:1 -> engine:2" in text
+    assert "kubectl llamacluster upgrade x" in text
+
+
+def test_ready_comes_first_then_the_plan() -> None:
+    text = shown(stored(status=STATUS))
+    at = [text.index(f"\n{kind}") for kind in ("Ready ", "Planned ", "Degraded ")]
+    assert at == sorted(at)
+
+
+def test_a_status_of_an_older_spec_is_told_to_be_so() -> None:
+    cluster = stored(generation=2, status=STATUS)
+    assert "has not seen the newest spec" in shown(cluster)
+    assert not is_ready(LlamaCluster.model_validate(cluster))
+
+
+def test_an_object_that_nobody_has_looked_at_has_a_screen_too() -> None:
+    text = shown(stored())
+    assert "LlamaCluster x" in text
+    assert "is it running?" in text
+
+
+def test_what_others_say_cannot_move_the_cursor() -> None:
+    status = {**STATUS, "groups": [{**STATUS["groups"][0], "message": "a\x1b[2Jb"}]}
+    assert "\x1b" not in shown(stored(status=status))
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"),
+    [
+        ({}, False),
+        (STATUS, False),
+        ({**STATUS, "conditions": [{**STATUS["conditions"][1], "status": "True"}]}, True),
+    ],
+)
+def test_ready_is_what_the_condition_says(status: Manifest, ready: bool) -> None:
+    assert is_ready(LlamaCluster.model_validate(stored(status=status))) is ready
+
+
+@pytest.mark.parametrize("content", ["", "- a list", "text", "{"])
+def test_no_cluster_is_the_users_to_name(tmp_path: Path, content: str) -> None:
+    nothing = tmp_path / "kubeconfig"
+    nothing.write_text(content)
+    done = CliRunner().invoke(plugin, ["status", "x", f"--kubeconfig={nothing}"])
+    assert done.exit_code == 2
+    assert "no cluster to talk to" in done.stderr
