@@ -102,7 +102,7 @@ def test_a_missing_field_is_named() -> None:
             {"inference": {"extraArgs": ["--ctx-size=5"]}},
             "extraArgs[0]: --ctx-size is refused: the op",
         ),
-        ({"server": {"port": 50052}}, "spec.server.port: ports 50051, 50052 and"),
+        ({"server": {"port": 50052}}, "spec.server.port: ports 50051, 50052, 18080"),
         ({"server": {"port": 18080}}, "are the group's own"),
         (
             {"model": {"uri": "pvc://c/m.gguf", "storage": {"size": "1Gi"}}},

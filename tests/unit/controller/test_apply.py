@@ -97,7 +97,7 @@ def test_a_list_of_words_is_compared_as_a_whole() -> None:
     stored = live()
     worker(stored)["containers"][0]["args"].append("--more")
     place = ".spec.leaderWorkerTemplate.workerTemplate.spec.containers[0].args"
-    assert difference(WANTED, stored) == f"{place} has 4 entries instead of 3"
+    assert difference(WANTED, stored) == f"{place} has 5 entries instead of 4"
 
 
 def test_empty_parts_that_the_api_server_drops_are_no_difference() -> None:

@@ -153,7 +153,7 @@ async def test_what_serves_goes_on_while_the_new_spec_is_planned(world: World) -
     assert await world.reconcile() == SOON_SECONDS
     assert group_set(world) == before
     assert said(world) == {
-        "Ready": ("False", "Planning"),
+        "Ready": ("True", "Planning"),
         "Progressing": ("True", "Planning"),
         "Degraded": ("False", "AsExpected"),
         "Planned": ("Unknown", "Planning"),
@@ -201,7 +201,7 @@ async def test_a_new_spec_that_does_not_fit_leaves_what_serves_alone(world: Worl
     world.planner(plan_answer(fits=False))
     await world.reconcile()
     assert group_set(world) == before
-    assert said(world)["Ready"] == ("False", "DoesNotFit")
+    assert said(world)["Ready"] == ("True", "DoesNotFit")
     assert [group.reason for group in world.status().groups] == ["Ready"]
 
 

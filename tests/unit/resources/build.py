@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from llamacluster.api.engineflags import refusal
 from llamacluster.api.types import LlamaCluster
 from tests.build import llama_cluster
 
@@ -11,8 +12,8 @@ arguments = st.one_of(
     st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1, max_size=12),
     st.text("$()aX-", min_size=1, max_size=8),
     st.sampled_from(["$(HOME)", "$$(HOME)", "a$$b", "--", "-", "--temp", "'", '"']),
-)
-"""What people write into arguments; among it what Kubernetes or a shell would expand."""
+).filter(lambda argument: refusal(argument) is None)
+"""What people may write into arguments; among it what Kubernetes or a shell would expand."""
 labels = st.dictionaries(
     st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8})?", fullmatch=True),
     st.sampled_from(["", "v"]),

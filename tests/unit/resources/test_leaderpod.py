@@ -13,12 +13,13 @@ PLAN = a_plan()
 
 
 def model_volumes(**model: object) -> tuple[list[Manifest], list[Manifest]]:
-    """Volumes and mounts of the leader, but for its scratch directory and what is the gate's."""
+    """Volumes and mounts of the leader, but for its scratch directory, its token, and what is the
+    gate's."""
     spec = leader_pod(llama_cluster(model=model), IMAGE, PLAN)["spec"]
     mounts = spec["containers"][0]["volumeMounts"]
     return (
-        [volume for volume in spec["volumes"] if volume["name"] not in ("tmp", "gate")],
-        [mount for mount in mounts if mount["name"] != "tmp"],
+        [volume for volume in spec["volumes"] if volume["name"] not in ("tmp", "control", "gate")],
+        [mount for mount in mounts if mount["name"] not in ("tmp", "control")],
     )
 
 

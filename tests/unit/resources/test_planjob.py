@@ -173,8 +173,12 @@ def test_a_claim_is_mounted_as_in_the_leader() -> None:
             leader_pod(llama_cluster(model=CLAIM), IMAGE, a_plan()),
         )
     )
-    assert planner["volumes"] == leader["volumes"]
-    assert planner["containers"][0]["volumeMounts"] == leader["containers"][0]["volumeMounts"]
+    [volume] = [v for v in leader["volumes"] if "persistentVolumeClaim" in v]
+    assert planner["volumes"] == [leader["volumes"][0], volume]  # the first is for scratch
+    mounts = leader["containers"][0]["volumeMounts"]
+    assert planner["containers"][0]["volumeMounts"] == [
+        mount for mount in mounts if mount["name"] in ("tmp", volume["name"])
+    ]
 
 
 def test_with_a_claim_it_runs_beside_the_pods_that_have_mounted_it() -> None:

@@ -20,12 +20,18 @@ def containers(pod: Manifest) -> dict[str, Manifest]:
     return {container["name"]: container for container in pod["spec"]["containers"]}
 
 
+def secrets(pod: Manifest) -> list[Manifest]:
+    """Volumes of Secrets, but for the agents' token."""
+    volumes = [volume for volume in pod["spec"]["volumes"] if "secret" in volume]
+    return [volume for volume in volumes if volume["name"] != "control"]
+
+
 @pytest.mark.parametrize("build", [leader_pod, worker_pod])
 def test_without_encryption_nothing_of_it_is_in_a_pod(build) -> None:  # type: ignore[no-untyped-def]
     plain = build(llama_cluster(rpc={"encryption": False}), IMAGE, PLAN)
     assert plain == build(llama_cluster(), IMAGE, PLAN)
     assert "tunnel" not in containers(plain)
-    assert not [volume for volume in plain["spec"]["volumes"] if "secret" in volume]
+    assert not secrets(plain)
 
 
 def test_a_worker_is_reached_through_its_tunnel_alone() -> None:
@@ -37,7 +43,9 @@ def test_a_worker_is_reached_through_its_tunnel_alone() -> None:
     assert worker["readinessProbe"]["httpGet"]["port"] == "probe"
     assert worker["livenessProbe"]["httpGet"]["port"] == "probe"
     told = contract.parse(worker["args"])
-    assert told == contract.WorkerOptions(grace_seconds=60, encrypted=True)
+    assert told == contract.WorkerOptions(
+        grace_seconds=60, encrypted=True, control_token_file=contract.CONTROL_TOKEN_FILE
+    )
     assert contract.parse(pods["tunnel"]["args"]) == contract.TunnelOptions(grace_seconds=60)
 
 
@@ -54,7 +62,7 @@ def test_the_leaders_tunnel_leads_to_each_worker() -> None:
 @pytest.mark.parametrize("build", [leader_pod, worker_pod])
 def test_the_private_key_is_in_the_tunnel_alone(build) -> None:  # type: ignore[no-untyped-def]
     pod = build(ENCRYPTED, IMAGE, PLAN)
-    [volume] = [volume for volume in pod["spec"]["volumes"] if "secret" in volume]
+    [volume] = secrets(pod)
     assert volume["secret"] == {"secretName": "x-rpc-tls", "defaultMode": 0o440}
     mounting = [
         (name, mount["mountPath"], mount["readOnly"])
