@@ -13,6 +13,7 @@ import click
 from pydantic import ValidationError
 
 from llamacluster.api.quantity import to_bytes
+from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import ConditionStatus, LlamaCluster
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
@@ -101,7 +102,7 @@ def doctor(place: Place, all_namespaces: bool, output: Output) -> None:
 
     async def act(api: KubeApi, namespace: str) -> None:
         scope = "" if all_namespaces else f"/namespaces/{namespace}"
-        answers = await _ask(api, {**READS, "clusters": f"{READS['crd']}{scope}/llamaclusters"})
+        answers = await ask(api, {**READS, "clusters": f"{READS['crd']}{scope}/llamaclusters"})
         for check in CHECKS:
             findings.extend(check(answers))
 
@@ -128,7 +129,7 @@ def _print(finding: Finding) -> None:
         console.print(hanging(f"{'':9}-> ", finding.fix, console.width, "cyan"))
 
 
-async def _ask(api: KubeApi, paths: Mapping[str, str]) -> Answers:
+async def ask(api: KubeApi, paths: Mapping[str, str]) -> Answers:
     """All at once. Raises ApiError for what is neither an answer nor a refusal."""
     from llamacluster.controller.kubeapi import ApiError
 
@@ -324,7 +325,9 @@ def _cluster(name: str, cluster: LlamaCluster) -> Iterator[Finding]:
         for condition in cluster.status.conditions
     )
     for condition in found:
-        level = Level.WARNING if at_work and condition.type != "Degraded" else Level.ERROR
+        chosen = condition.reason == ClusterReason.PoliciesDisabled
+        mild = chosen or (at_work and condition.type != "Degraded")
+        level = Level.WARNING if mild else Level.ERROR
         yield Finding(
             level,
             name,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llamacluster.controller.kubeapi import KubeApi
 
 LOOK_SECONDS = 2.0
-_ORDER = ("Ready", "Planned", "Progressing", "Degraded")
+_ORDER = ("Ready", "Planned", "Progressing", "Degraded", "Isolated")
 _AS_WANTED = {ClusterReason.AsExpected, ClusterReason.ScaledToZero}
 
 
