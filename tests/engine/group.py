@@ -20,9 +20,9 @@ from llamacluster.agent.contract import (
     GATE_DIR,
     LEADER_ADDRESS_ENV,
     PROBE_PORT,
+    RPC_TLS_DIR,
     SCRATCH_DIR,
     STATUS,
-    TLS_DIR,
     TUNNELLED_AGENT_PORT,
     GateOptions,
     LeaderOptions,
@@ -202,7 +202,7 @@ class Group:
     def _start_tunnel(self, pod: str, options: TunnelOptions) -> None:
         if self.tls:
             options = replace(options, leaf_delay_seconds=self.leaf_delay_seconds)
-            volume = ("--volume", f"{self.tls}:{TLS_DIR}:ro")
+            volume = ("--volume", f"{self.tls}:{RPC_TLS_DIR}:ro")
             self._start_beside(pod, f"tunnel of {pod}", tunnel_args(options), volume)
 
     def _start_beside(

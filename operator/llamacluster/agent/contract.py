@@ -75,7 +75,7 @@ CONTROL_DIR = "/run/llamacluster-control"
 """Where leaders and workers have the Secret with their token mounted."""
 CONTROL_TOKEN_KEY = "token"  # noqa: S105 - the file's name
 CONTROL_TOKEN_FILE = f"{CONTROL_DIR}/{CONTROL_TOKEN_KEY}"
-TLS_DIR = "/rpc-tls"
+RPC_TLS_DIR = "/rpc-tls"
 """Where the tunnels find `ca.crt`, `tls.crt` and `tls.key`, read-only."""
 LEAF_DELAY_SECONDS = 300
 """After which a tunnel shows a new certificate: by then the kubelets of the whole group, which look

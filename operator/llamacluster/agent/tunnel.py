@@ -26,7 +26,7 @@ from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
     RPC_PORT,
-    TLS_DIR,
+    RPC_TLS_DIR,
     TUNNEL_PORT,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
@@ -133,7 +133,7 @@ class Tunnel:
 
     def _load(self, kind: str, name: str, pem: str) -> None:
         """For new connections. Those that are there already stay as they are."""
-        place = f"{TLS_DIR}/{name}"
+        place = f"{RPC_TLS_DIR}/{name}"
         self._ask(f"set ssl {kind} {place} <<\n{pem}")
         answer = self._ask(f"commit ssl {kind} {place}")
         if "Success!" not in answer:
@@ -178,7 +178,7 @@ defaults
 
 
 _TLS = (
-    f"ssl crt {TLS_DIR}/{certificates.CERTIFICATE} ca-file {TLS_DIR}/{certificates.AUTHORITIES}"
+    f"ssl crt {RPC_TLS_DIR}/{certificates.CERTIFICATE} ca-file {RPC_TLS_DIR}/{certificates.AUTHORITIES}"
     " verify required"
 )
 

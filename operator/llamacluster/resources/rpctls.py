@@ -61,7 +61,7 @@ def add_tunnel(pod: Manifest, cluster: LlamaCluster, image: str, workers: int | 
 
     It has no probe of its own: the worker's says whether it listens.
     """
-    mount = {"name": VOLUME, "mountPath": contract.TLS_DIR, "readOnly": True}
+    mount = {"name": VOLUME, "mountPath": contract.RPC_TLS_DIR, "readOnly": True}
     options = contract.TunnelOptions(
         workers=workers, grace_seconds=cluster.spec.termination_grace_period_seconds
     )

@@ -67,7 +67,7 @@ def test_a_change_breaks_no_group_whichever_pod_sees_it_first(
     files = {role: tmp_path / role for role in ("leader", "worker")}
     tokens = {role: ControlToken(path, FastClock()) for role, path in files.items()}
     api = Api("127.0.0.1", 0, running.worker.routes(), tokens["worker"])
-    monkeypatch.setattr("llamacluster.agent.peers.AGENT_PORT", api.port)
+    monkeypatch.setattr("llamacluster.agent.peers.Peers.agent_port", api.port)
     peers = Peers(tokens["leader"])
     for path in files.values():
         path.write_text("one")
@@ -88,7 +88,7 @@ def test_a_worker_without_a_token_serves_a_leader_with_one(
 ) -> None:
     file.write_text("one")
     api = Api("127.0.0.1", 0, running.worker.routes())
-    monkeypatch.setattr("llamacluster.agent.peers.AGENT_PORT", api.port)
+    monkeypatch.setattr("llamacluster.agent.peers.Peers.agent_port", api.port)
     assert Peers(ControlToken(file, FastClock())).status("127.0.0.1")["name"] == "x-0-1"
     api.close()
 

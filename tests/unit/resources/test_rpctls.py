@@ -70,7 +70,7 @@ def test_the_private_key_is_in_the_tunnel_alone(build) -> None:  # type: ignore[
         for mount in container["volumeMounts"]
         if mount["name"] == volume["name"]
     ]
-    assert mounting == [("tunnel", contract.TLS_DIR, True)]
+    assert mounting == [("tunnel", contract.RPC_TLS_DIR, True)]
 
 
 def test_the_secret_holds_what_a_tunnel_needs_and_goes_with_its_owner() -> None:
