@@ -178,8 +178,8 @@ defaults
 
 
 _TLS = (
-    f"ssl crt {RPC_TLS_DIR}/{certificates.CERTIFICATE} ca-file {RPC_TLS_DIR}/{certificates.AUTHORITIES}"
-    " verify required"
+    f"ssl crt {RPC_TLS_DIR}/{certificates.CERTIFICATE}"
+    f" ca-file {RPC_TLS_DIR}/{certificates.AUTHORITIES} verify required"
 )
 
 
