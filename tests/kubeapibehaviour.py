@@ -128,6 +128,7 @@ class KubeApiBehaviour:
         )
         found = await server.api.list(SERVICES, server.namespace, "a=1,b=2")
         assert [service["metadata"]["name"] for service in found] == ["s2"]
+        assert (found[0]["apiVersion"], found[0]["kind"]) == ("v1", "Service")
 
     async def test_no_more_objects_are_listed_than_asked_for(self, server: Server) -> None:
         for name in ("s1", "s2"):

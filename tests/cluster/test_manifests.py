@@ -622,7 +622,7 @@ def test_kubectl_apply_refuses_a_typo(api_server: Cluster, shared_namespace: str
         ("llc.spec.inference", ["How the engine runs the model", "contextSize <integer>"]),
         ("llc.spec.model.uri", ["GGUF file to serve", "pvc://claim/path.gguf"]),
         ("llc.spec.workers.count", ["1 to 15 (the engine's limit)"]),
-        ("llc.status.conditions", ["Ready, Progressing, Degraded or Planned"]),
+        ("llc.status.conditions", ["Ready, Progressing, Degraded, Planned or Isolated"]),
         ("llc.status.plan", ["perWorker <[]Object>", "If not, no pod is started or changed"]),
     ],
 )  # fmt: skip

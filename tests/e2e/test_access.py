@@ -114,7 +114,7 @@ def test_keys_and_certificate_come_go_and_are_renewed_as_the_group_runs(
     assert refused.value.code == "invalid_api_key"
 
     # Keys change and the certificate is renewed, under the same pods.
-    fresh.kubectl("apply", "-f", "-", stdin=secret("keys", {"bob": bob}))
+    fresh.kubectl("replace", "-f", "-", stdin=secret("keys", {"bob": bob}))
     second = certificate(tmp_path, "two")
     fresh.kubectl("apply", "-f", "-", stdin=secret("tls", second, "kubernetes.io/tls"))
     hurry(fresh)

@@ -188,7 +188,9 @@ class Group:
             "gate",
             gate_args(gate),
             (
-                *("--tmpfs", f"{GATE_DIR}:mode=1777", "--cpus", "1"),
+                # runc keeps owner, but not mode, of a folder that the image does not have when
+                # the container is started again.
+                *("--tmpfs", f"{GATE_DIR}:mode=1777,uid={AGENT_UID}", "--cpus", "1"),
                 *("--memory", f"{to_bytes(memory)}b"),
                 *self._shared_tmp,
                 *gate_args_of_docker,

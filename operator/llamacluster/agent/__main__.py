@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -318,6 +319,8 @@ def _live(
         try:
             run()
             failed = False
+        except Exception:  # noqa: BLE001 - whatever it is: the process ends, and says why before
+            traceback.print_exc()
         finally:
             ended.set()
             os.kill(os.getpid(), signal.SIGCHLD)  # wakes the loop below

@@ -81,7 +81,9 @@ class KubeApi:
         """The objects with these labels, or the first `limit` of them."""
         path = resource.path(namespace=namespace)
         answer = await self._request("get", path, label_selector=selector, limit=limit)
-        return cast("list[Manifest]", answer["items"])
+        # A list says once of what kind its items are.
+        kind = {"apiVersion": resource.group_version, "kind": resource.kind}
+        return [{**kind, **item} for item in answer["items"]]
 
     async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
         """Server-side apply: what `manifest` says becomes true, what others own stays."""
