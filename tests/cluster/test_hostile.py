@@ -38,7 +38,7 @@ MOST_WRITES = 6
 """Of one object in that time: what the API server refuses is tried again every 15 s at most."""
 
 
-CLOSED_BY_OTHERS = {"enabled": False}
+UNLESS_IT_SAYS: Manifest = {"networkPolicy": {"enabled": False}}
 
 
 class CountingApi(KubeApi):
@@ -111,7 +111,7 @@ async def test_whatever_is_admitted_leads_to_a_condition(
 ) -> None:
     # A thousand NetworkPolicies keep the nodes busy long after the test; those about them have some.
     wanted = {
-        f"h{index}": manifest(f"h{index}", namespace, **{"networkPolicy": CLOSED_BY_OTHERS, **spec})
+        f"h{index}": manifest(f"h{index}", namespace, **{**UNLESS_IT_SAYS, **spec})
         for index, spec in enumerate(hostile.admitted())
     }
     no_pods(api_server, namespace)
