@@ -109,7 +109,7 @@ def meant(args: list[str]) -> Any:
 async def test_whatever_is_admitted_leads_to_a_condition(
     api_server: Cluster, api: KubeApi, namespace: str, operator: None
 ) -> None:
-    # A thousand NetworkPolicies keep the nodes busy long after the test; those about them have some.
+    # A thousand NetworkPolicies would keep the nodes busy long after the test.
     wanted = {
         f"h{index}": manifest(f"h{index}", namespace, **{**UNLESS_IT_SAYS, **spec})
         for index, spec in enumerate(hostile.admitted())
