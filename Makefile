@@ -28,7 +28,7 @@ test: check
 	@$(BIN)/python -m tests.kind up --renew --name $(TEST_CLUSTER)
 	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)
 	@echo "==> Tests: unit, engine, cluster, end to end"
-	@$(BIN)/pytest -v -n 2 --dist loadscope --durations 15 \
+	@$(BIN)/pytest -v --durations 15 \
 	  tests/unit tests/model tests/engine tests/cluster tests/e2e tests/chaos
 
 MINUTES ?= 60

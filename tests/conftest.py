@@ -9,27 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.kind.cluster import Cluster
 from tests.kind.images import BuiltImages, build_images
 
 _names = itertools.count(1)
 settings.register_profile("default", deadline=None)  # a busy machine is no failure
-_ON_THE_CLUSTER = ("tests/cluster/", "tests/e2e/", "tests/chaos/")
-
-
-class TwoLines(LoadScopeScheduling):  # type: ignore[misc] # xdist tells no types
-    """Tests wait more than they work, so two lines of them run beside one another: the cluster has
-    room for one at a time; what needs no cluster is the other."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "cluster" if nodeid.startswith(_ON_THE_CLUSTER) else "host"
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TwoLines:
-    """With `-n 2 --dist loadscope`."""
-    return TwoLines(config, log)
 
 
 @pytest.fixture(scope="session")
