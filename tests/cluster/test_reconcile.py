@@ -335,9 +335,10 @@ async def test_a_pod_that_fits_nowhere_is_said_in_the_schedulers_words(world: Wo
 
 
 async def test_what_the_api_server_refuses_is_said_in_its_words(world: World) -> None:
-    world.creates(server={"service": {"annotations": {"not an annotation": "x"}}})
+    world.person("create", "quota", "no-more", "--hard=services=0")
+    world.creates()
     await world.reconcile()
     found = await world.condition("Ready")
     assert found["reason"] == "Rejected"
     assert "refused Service x" in found["message"]
-    assert "not an annotation" in found["message"]
+    assert "exceeded quota: no-more" in found["message"]
