@@ -17,7 +17,7 @@ from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import ConditionStatus, LlamaCluster
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
-from llamacluster.cli.output import Output, formatted
+from llamacluster.cli.output import Output, formatted, output_option
 from llamacluster.cli.status import is_ready, troubles
 from llamacluster.cli.table import hanging
 from llamacluster.cli.terminal import out
@@ -80,13 +80,7 @@ class Answers:
 @click.option(
     "-A", "--all-namespaces", is_flag=True, help="Look at the LlamaClusters of all namespaces."
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(Output, case_sensitive=False),
-    default=Output.TABLE,
-    show_default="table",
-)
+@output_option("the same findings, in a list.")
 def doctor(place: Place, all_namespaces: bool, output: Output) -> None:
     """Look for what the cluster lacks, then for what is wrong with each LlamaCluster.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
+import click
 import yaml
 
 
@@ -22,3 +24,15 @@ def formatted(answer: Any, output: Output) -> str:
     if output is Output.JSON:
         return json.dumps(answer, indent=2)
     return yaml.safe_dump(answer, sort_keys=False).rstrip()
+
+
+def output_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`-o`, which reaches the command as `output`; `text` says what JSON and YAML hold."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(Output, case_sensitive=False),
+        default=Output.TABLE,
+        show_default="table",
+        help=f"json and yaml: {text}",
+    )

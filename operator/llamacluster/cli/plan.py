@@ -20,7 +20,7 @@ from llamacluster.cli import ENGINE_IMAGE_ENV
 from llamacluster.cli.engines import NoEngine, plan_on_path
 from llamacluster.cli.header import header_at, header_of
 from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
-from llamacluster.cli.output import Output, formatted
+from llamacluster.cli.output import Output, formatted, output_option
 from llamacluster.cli.table import print_plan
 from llamacluster.cli.terminal import BadInput, Failed, err, out, printable, say
 from llamacluster.planning.formula import Formula
@@ -57,14 +57,8 @@ class Planned:
     metavar="FILE",
     help="Manifest with one or more LlamaClusters, YAML or JSON; - is standard input.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(Output, case_sensitive=False),
-    default=Output.TABLE,
-    show_default="table",
-    help="json and yaml: what status.plan is made of, all numbers in bytes; for several "
-    "LlamaClusters a list.",
+@output_option(
+    "what status.plan is made of, all numbers in bytes; for several LlamaClusters a list."
 )
 @click.option(
     "--model",

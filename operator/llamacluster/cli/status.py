@@ -24,7 +24,7 @@ from llamacluster.api.types import (
 )
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
-from llamacluster.cli.output import Output, formatted
+from llamacluster.cli.output import Output, formatted, output_option
 from llamacluster.cli.table import hanging, items, layer_range
 from llamacluster.cli.terminal import BadInput, out, printable
 
@@ -40,14 +40,7 @@ _AS_WANTED = {ClusterReason.AsExpected, ClusterReason.ScaledToZero}
 @click.argument("name")
 @connection.options
 @click.option("-w", "--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(Output, case_sensitive=False),
-    default=Output.TABLE,
-    show_default="table",
-    help="json and yaml: the object's status as the API server has it.",
-)
+@output_option("the object's status as the API server has it.")
 def status(name: str, place: Place, watch: bool, output: Output) -> None:
     """Show how the LlamaCluster NAME is: conditions, groups, and what each pod holds.
 
