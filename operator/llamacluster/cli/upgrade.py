@@ -117,7 +117,9 @@ async def _wait(
         conditions = {condition.type: condition for condition in status.conditions}
         ready = conditions.get("Ready")
         begun = status.upgrade is None or status.upgrade.id != offered.id
-        if begun and ready and ready.status is ConditionStatus.TRUE:
+        # True with another reason: some groups still answer with what they were made with.
+        answers = ready is not None and ready.status is ConditionStatus.TRUE
+        if ready and answers and begun and ready.reason == ClusterReason.Ready:
             out().print(f"{request.name} is upgraded: {ready.message}")
             return
         for condition in conditions.values():

@@ -91,6 +91,7 @@ async def test_an_operator_that_has_not_seen_the_spec_is_waited_for(api: FakeKub
 
 
 WAITS = status(condition("Ready", "False", "RollingOut"))
+SERVES_ON = status(condition("Ready", "True", "RollingOut"))
 READY = status(condition("Ready", "True", "Ready"))
 PLANS = status(condition("Ready", "True", "Ready"), upgrade=OFFERED | {"requested": True})
 STUCK = status(condition("Progressing", "False", "RolloutStuck"))
@@ -128,6 +129,7 @@ def test_it_waits_until_all_groups_are_ready_with_the_upgrade(
         (STUCK, "RolloutStuck: the operator's words"),
         (TOO_LARGE, "DoesNotFit: the operator's words"),
         (WAITS, "not upgraded within 60 s: RollingOut"),
+        (SERVES_ON, "not upgraded within 60 s: RollingOut"),
     ],
 )
 def test_it_does_not_wait_for_what_does_not_come(
