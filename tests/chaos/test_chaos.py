@@ -116,10 +116,10 @@ def lose_a_node(cluster: Cluster, namespace: str, victim: str) -> None:
         Live(cluster, namespace, name) for name in ("of-worker", "of-leader", "claimed", "patient")
     ]
     storage: Json = {"storage": {"size": "64Mi"}}
-    of_worker.apply(placed("of-worker", victim, leader_on_it=False))
-    of_leader.apply(placed("of-leader", victim, leader_on_it=True))
-    claimed.apply(placed("claimed", victim, leader_on_it=True, **storage))
-    slow = placed("patient", victim, leader_on_it=False)
+    of_worker.apply(placed(victim, leader_on_it=False))
+    of_leader.apply(placed(victim, leader_on_it=True))
+    claimed.apply(placed(victim, leader_on_it=True, **storage))
+    slow = placed(victim, leader_on_it=False)
     slow["spec"]["recovery"] = {"lostNodeSeconds": PATIENT_SECONDS}
     patient.apply(slow)
     for group in groups:
