@@ -41,8 +41,9 @@ def new_namespace(
 
         @contextmanager
         def take() -> Iterator[Live]:
-            stack, live = ahead.pop().result()
+            ready = ahead.pop()
             ahead.append(pool.submit(make))
+            stack, live = ready.result()
             with stack:
                 yield live
 
