@@ -3,8 +3,8 @@
     python -m benchmarks.memory --workers 2 3 --context-size 2048 --soak 60
 
 Runs a model of 1.7 GiB in containers with the plan's own limits, fills the context of every slot,
-and goes on for the soak. The bars: the engine's word within 2 % of the plan (2.5 % for so small a
-model), no container over its limit, and no limit more than 25 % + 300 MiB above the peak.
+goes on for the soak, and then asks for many short answers. The bars: the engine's word within 2 %
+of the plan (2.5 % for so small a model), no container over its limit, and no limit more than 25 % + 300 MiB above the peak.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--context-size", type=int, default=1024)
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--soak", type=float, default=0.0, help="seconds")
+    parser.add_argument("--short-requests", type=int, default=900)
     parser.add_argument("--model", default="qwen3-1.7b")
     parser.add_argument("--file-type", default="Q8_0")
     options = parser.parse_args()
@@ -44,7 +45,13 @@ def main() -> None:
             group = Group(engine, image, Path(folder))
             try:
                 rows, status = measure(
-                    group, "m.gguf", count, options.context_size, options.parallel, options.soak
+                    group,
+                    "m.gguf",
+                    count,
+                    options.context_size,
+                    options.parallel,
+                    options.soak,
+                    options.short_requests,
                 )
             finally:
                 group.remove()

@@ -33,10 +33,18 @@ class Measured:
 
 
 def measure(
-    group: Group, model: str, workers: int, context_size: int, parallel: int, soak_seconds: float
+    group: Group,
+    model: str,
+    workers: int,
+    context_size: int,
+    parallel: int,
+    soak_seconds: float,
+    short_requests: int,
 ) -> tuple[list[Measured], LeaderStatus]:
     """Plans, starts the pods with the plan's limits, fills every slot's context, and again until
-    the soak is over. Each pod still runs then: the status is of the one forming there was."""
+    the soak is over, and asks for so many short answers: a few hundred, and the RPC servers keep as
+    many graphs as they ever do. Each pod still runs then: the status is of the one forming there
+    was."""
     uri = f"file:///test-models/{model}"
     plan = group.plan(PlanOptions(uri, context_size, parallel, workers=workers))
     for index in range(1, workers + 1):
@@ -52,6 +60,9 @@ def measure(
                 assert answer["tokens_evaluated"] + answer["tokens_predicted"] >= context_size - 8
         if time.monotonic() > end:
             break
+    with ThreadPoolExecutor(parallel) as slots:
+        # A prompt of another length than the last one's has another graph.
+        list(slots.map(lambda n: _ask(group, [100] * (2 + n % 7), 2), range(short_requests)))
     status = group.status()
     return [_measured(plan, status, group, index) for index in range(workers)], status
 
@@ -61,9 +72,13 @@ def _limits(memory: int) -> tuple[str, ...]:
 
 
 def _fill(group: Group, context_size: int, slot: int) -> dict[str, int]:
+    return _ask(group, [100 + slot] * (context_size - 16), 15)
+
+
+def _ask(group: Group, prompt: list[int], tokens: int) -> dict[str, int]:
     body = {
-        "prompt": [100 + slot] * (context_size - 16),
-        "n_predict": 15,
+        "prompt": prompt,
+        "n_predict": tokens,
         "ignore_eos": True,
         "cache_prompt": False,
     }

@@ -12,6 +12,7 @@ import pytest
 from llamacluster.agent.contract import PlanOptions
 from llamacluster.planning.account import Settings
 from llamacluster.planning.formula import Formula
+from llamacluster.planning.plan import Planner, Wanted
 from tests.engine.group import Group
 from tests.kind.command import CommandFailed
 from tests.model.headers import MODELS, write_sparse, write_sparse_split
@@ -63,6 +64,9 @@ def test_the_engine_plans_every_model_and_the_formula_is_within_its_bound(
         total = worker["modelBytes"] + worker["contextBytes"] + worker["computeBytes"]
         assert memory.total == pytest.approx(total, rel=formula.error_percent / 100)
         assert worker["modelBytes"] == pytest.approx(memory.model, abs=2 * MIB)  # whole MiB
+    needs = [worker["memoryBytes"] for worker in plan["perWorker"]]
+    guessed = Planner(found, formula).plan(Wanted(workers=4), Settings(8192, 2)).split
+    assert max(needs) == pytest.approx(guessed.heaviest, rel=max(15, formula.error_percent) / 100)
 
 
 @pytest.mark.parametrize(

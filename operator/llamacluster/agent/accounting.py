@@ -29,7 +29,7 @@ from llamacluster.agent.engine import server_argv
 from llamacluster.agent.engine_log import EngineLog
 from llamacluster.agent.process import Child, Launcher, stop
 from llamacluster.planning.account import Account, Memory, Settings
-from llamacluster.planning.formula import is_recurrent, state_in_work
+from llamacluster.planning.formula import graph_nodes, is_recurrent, state_in_work
 from llamacluster.planning.model import Model
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -99,6 +99,7 @@ class EngineAccountant:
                 for memory in said.workers
             ),
             said.leader,
+            said.graph_nodes,
         )
 
     def _ask_or_explain(self, layers: Sequence[int], settings: Settings) -> Account:
@@ -175,7 +176,8 @@ class EngineAccountant:
         devices = [f"RPC{index}" for index in range(len(layers))]
         if {*devices, "Host"} <= rows.keys():
             _check_layers(log, layers)
-            return Account(tuple(rows[device] for device in devices), rows["Host"])
+            nodes = log.graph_nodes or graph_nodes(self._model)
+            return Account(tuple(rows[device] for device in devices), rows["Host"], nodes)
         if code == _KILLED:
             raise GroupError(
                 Reason.EngineFailed,

@@ -29,6 +29,7 @@ _BUFFER = re.compile(
     r"(?P<kind>model|KV|RS|output|compute) buffer size = +(?P<mib>[\d.]+) MiB"
 )
 _ASSIGNED = re.compile(r"load_tensors: layer +(?P<layer>\d+) assigned to device (?P<device>\w+)")
+_GRAPH = re.compile(r"sched_reserve: graph: nodes = (?P<nodes>\d+)")
 _SPEED = re.compile(
     r"\| +eval time = +[\d.]+ ms / +(?P<tokens>\d+) tokens .*?(?P<speed>[\d.]+) tokens per"
 )
@@ -56,6 +57,8 @@ class EngineLog:
     tokens_per_second: float | None = None
     state_bytes: int = 0
     """Recurrent state on all devices."""
+    graph_nodes: int = 0
+    """Operations in the largest graph of the model; 0 where nothing is said of it."""
     _tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     _buffers: dict[str, _Buffers] = field(default_factory=lambda: defaultdict(_Buffers))
     _layers: dict[int, str] = field(default_factory=dict)
@@ -67,6 +70,8 @@ class EngineLog:
                 self._tail.append(line[:LINE_CHARACTERS])
             if "buffer size =" in line:
                 self._add_buffer(line)
+            elif found := _GRAPH.search(line):
+                self.graph_nodes = max(self.graph_nodes, int(found["nodes"]))
             elif found := _ASSIGNED.search(line):
                 self._layers[int(found["layer"])] = found["device"]
             elif (found := _SPEED.search(line)) and int(found["tokens"]) > 1:

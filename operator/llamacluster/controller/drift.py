@@ -48,9 +48,10 @@ def drift(plan: Plan, statuses: list[contract.LeaderStatus]) -> str | None:
         if worker.observed is None:
             continue
         held = to_bytes(worker.observed)
-        # Working buffers are touched by the first large prompt only.
+        # Working buffers are touched by the first large prompt only. The graphs that it keeps come
+        # with the requests: the limit has room for them.
         least = (1 - TOLERANCE) * loaded - PROGRAM_BYTES
-        most = (1 + TOLERANCE) * planned + PROGRAM_BYTES
+        most = max((1 + TOLERANCE) * planned + PROGRAM_BYTES, to_bytes(worker.memory_limit))
         if not least <= held <= most:
             return _told(index, planned, held, "it holds")
     return None

@@ -44,6 +44,8 @@ class Account:
 
     workers: tuple[Memory, ...]
     leader: Memory
+    graph_nodes: int
+    """Operations in the graph of the whole model. Each worker has its layers' part of it."""
 
 
 class Accountant(Protocol):

@@ -16,7 +16,12 @@ from typing import Final
 from llamacluster.planning.account import Account, Accountant, Memory, Settings
 from llamacluster.planning.balance import balanced
 from llamacluster.planning.bodies import bodies_need
-from llamacluster.planning.formula import checkpoint_bytes, compute_bytes, context_bytes
+from llamacluster.planning.formula import (
+    checkpoint_bytes,
+    compute_bytes,
+    context_bytes,
+    graph_nodes,
+)
 from llamacluster.planning.model import Model
 from llamacluster.planning.reasons import GroupError, Reason
 from llamacluster.planning.split import MAX_WORKERS
@@ -25,6 +30,13 @@ MARGIN: Final = 1.05
 """A limit is this much above what the engine allocates: allocators and the kernel's own tables."""
 WORKER_BASE: Final = 160 << 20
 """What a worker takes without a model: the agent, the RPC server, buffers of the network."""
+KEPT_GRAPHS: Final = 1024
+"""As many of the last computations an RPC server keeps, so that the leader need not send them
+again; at one more it forgets them all. Each batch of another shape is one: after a few hundred
+short requests they are all there (measured: docs/plan.md)."""
+GRAPH_NODE_BYTES: Final = 930
+"""Of each operation in one of them: its tensor, its place in the graph, and its part of the weights
+and caches that it names. Measured: 905 to 907."""
 LEADER_BASE: Final = 384 << 20
 """What a leader takes without a model: the agent, llama-server, buffers of the network."""
 CHECKPOINTS: Final = 4
@@ -152,7 +164,11 @@ class Planner:
                 break
             account = self._accountant.account(layers, settings)
             needs = tuple(
-                worker_need(memory, max(self._model.largest_tensor[first:end]))
+                worker_need(
+                    memory,
+                    max(self._model.largest_tensor[first:end]),
+                    kept_graphs_bytes(account.graph_nodes, end - first, self._model.layers),
+                )
                 for memory, (first, end) in zip(account.workers, runs(layers), strict=True)
             )
             tried[layers] = Split(layers, account, needs)
@@ -291,6 +307,7 @@ class _Costs:
         self._first = self._middle = self._last = float(
             compute_bytes(model, settings, worker=1, workers=3)
         )
+        self._graphs = kept_graphs_bytes(graph_nodes(model), 1, model.layers)
         self._largest = [
             list(accumulate(model.largest_tensor[first:], max)) for first in range(model.layers)
         ]
@@ -301,9 +318,12 @@ class _Costs:
         return balanced(
             self._weights,
             workers,
-            lambda worker, first, last: max(
-                context[last + 1] - context[first] + self._compute(worker, workers),
-                self._largest[first][last - first],
+            lambda worker, first, last: (
+                max(
+                    context[last + 1] - context[first] + self._compute(worker, workers),
+                    self._largest[first][last - first],
+                )
+                + self._graphs * (last + 1 - first)
             ),
         )
 
@@ -317,6 +337,7 @@ class _Costs:
                     round(self._compute(worker, workers)),
                 ),
                 self._largest[first][end - first - 1],
+                self._graphs * (end - first),
             )
             for worker, (first, end) in enumerate(runs(self.cut(workers)))
         )
@@ -326,6 +347,7 @@ class _Costs:
         for memory, (first, end) in zip(account.workers, runs(layers), strict=True):
             _scale(self._weights, first, end, memory.model)
             _scale(self._context, first, end, memory.context)
+        self._graphs = kept_graphs_bytes(account.graph_nodes, 1, len(self._weights))
         compute = [float(memory.compute) for memory in account.workers]
         self._first, self._last = compute[0], compute[-1]
         self._middle = max(compute[1:-1], default=max(compute))
@@ -343,11 +365,18 @@ def _scale(costs: list[float], first: int, end: int, actual: int) -> None:
         costs[layer] = costs[layer] * actual / known if known else actual / (end - first)
 
 
-def worker_need(memory: Memory, largest_tensor: int) -> int:
-    """The least memory limit of a worker, in whole MiB. While it loads, a buffer receives its
-    largest tensor; after that, context and working memory are allocated."""
+def worker_need(memory: Memory, largest_tensor: int, kept_graphs: int) -> int:
+    """The least memory limit of a worker, in whole MiB; all in bytes. While it loads, a buffer
+    receives its largest tensor; after that, context and working memory are allocated, and while it
+    serves it comes to keep graphs."""
     peak = memory.model + max(largest_tensor, memory.context + memory.compute)
-    return _whole_mib(peak * MARGIN + WORKER_BASE)
+    return _whole_mib(peak * MARGIN + kept_graphs + WORKER_BASE)
+
+
+def kept_graphs_bytes(nodes: int, layers: int, of_layers: int) -> int:
+    """What an RPC server comes to hold of the graphs of its layers. `nodes` are those of the whole
+    model."""
+    return KEPT_GRAPHS * GRAPH_NODE_BYTES * math.ceil(nodes * layers / of_layers)
 
 
 def leader_need(model: Model, memory: Memory, settings: Settings) -> int:

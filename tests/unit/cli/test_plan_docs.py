@@ -16,6 +16,8 @@ TEXT = " ".join((REPOSITORY / "docs" / "plan.md").read_text().split())
 
 def test_the_margins_are_those_of_the_planner() -> None:
     assert set(re.findall(r"of that (\d+) % more", TEXT)) == {str(round(100 * plan.MARGIN - 100))}
+    assert f"the last {plan.KEPT_GRAPHS:,} computations" in TEXT
+    assert f"Each takes {plan.GRAPH_NODE_BYTES} bytes for every operation" in TEXT
     assert f"{plan.WORKER_BASE >> 20} MiB for the agent, the RPC server" in TEXT
     assert f"{plan.LEADER_BASE >> 20} MiB for the agent and llama-server" in TEXT
     assert f"{bodies.ENGINE_BYTES_PER_BODY_BYTE} times the largest body of a request" in TEXT
