@@ -4,7 +4,8 @@
 
 Runs a model of 1.7 GiB in containers with the plan's own limits, fills the context of every slot,
 goes on for the soak, and then asks for many short answers. The bars: the engine's word within 2 %
-of the plan (2.5 % for so small a model), no container over its limit, and no limit more than 25 % + 300 MiB above the peak.
+of the plan (2.5 % for so small a model), no container over its limit, and no limit more than 25 % +
+300 MiB above the peak.
 """
 
 from __future__ import annotations

@@ -199,12 +199,16 @@ class Planner:
             index = split.needs.index(split.heaviest)
             memory = split.account.workers[index]
             count = len(split.layers)
+            graphs = kept_graphs_bytes(
+                split.account.graph_nodes, split.layers[index], sum(split.layers)
+            )
             remedies = self._remedies(split, int(limit), wanted, settings)
             parts.append(
                 f"the model does not fit {count} worker{'s' * (count > 1)} with"
                 f" {quantity(int(limit))}{' each' * (count > 1)}: worker {index + 1} needs"
                 f" {quantity(split.heaviest)} ({shown(memory.model)} of weights,"
-                f" {shown(memory.context)} of context, {shown(memory.compute)} to compute),"
+                f" {shown(memory.context)} of context, {shown(memory.compute)} to compute,"
+                f" {shown(graphs)} of kept graphs),"
                 f" {shown(split.heaviest - int(limit))} more than its limit;"
                 f" what would fit: {'; '.join(remedies)}"
             )

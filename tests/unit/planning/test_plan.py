@@ -116,12 +116,12 @@ def test_a_plan_of_the_largest_model_asks_the_accountant_seldom() -> None:
 
 def test_a_refusal_names_what_is_missing_and_everything_that_would_fit() -> None:
     result = planner("llama-3.1-70b").plan(
-        Wanted(workers=2, worker_memory=25 * GIB), replace(SETTINGS, context_size=32768)
+        Wanted(workers=2, worker_memory=26 * GIB), replace(SETTINGS, context_size=32768)
     )
     assert not result.fits
     needs, worker = quantity(result.split.heaviest), result.split.needs.index(result.split.heaviest)
     assert result.message.startswith(
-        f"the model does not fit 2 workers with 25Gi each: worker {worker + 1} needs {needs} ("
+        f"the model does not fit 2 workers with 26Gi each: worker {worker + 1} needs {needs} ("
     )
     assert "more than its limit; what would fit: " in result.message
     remedies = result.message.split("what would fit: ")[1].split("; ")
