@@ -1,6 +1,7 @@
 # make demo       from nothing to an answer from a group of pods
 # make demo-down  remove everything that the demo made
 # make test       everything that CI runs
+# make docs       the documentation as a site, into build/docs
 # make chaos      an hour of faults in a group that serves (MINUTES=60 SEED=1 EVERY=60)
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ export PYTHONPATH := operator:.
 export PYTHONUNBUFFERED := 1
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: demo demo-down test chaos down setup check unit generate format lock sbom audit
+.PHONY: demo demo-down test chaos down setup check docs unit generate format lock sbom audit
 
 demo: setup
 	@$(BIN)/python -m tests.kind.demo run
@@ -27,7 +28,7 @@ TEST_CLUSTER := $(or $(LLAMACLUSTER_TEST_CLUSTER),llamacluster-test)
 
 # Cluster and images are steps of their own, because the first time they take long and show how far
 # they are; in the tests' fixtures they are there already then.
-test: check
+test: check docs
 	@echo "==> Cluster and images"
 	@$(BIN)/python -m tests.kind up --renew --name $(TEST_CLUSTER)
 	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)
@@ -61,6 +62,11 @@ check: setup
 	@echo "==> Import layers"
 	@$(BIN)/lint-imports --no-logo
 
+# In an environment of its own, which is made once (2 s of CPU afterwards).
+docs: setup
+	@echo "==> Documentation"
+	@$(BIN)/python -m tests.site build/docs
+
 unit: check
 	@$(BIN)/pytest -n auto tests/unit
 
@@ -79,6 +85,7 @@ lock: setup
 	@$(COMPILE) -o requirements/operator.txt pyproject.toml
 	@$(COMPILE) --extra dev -c requirements/operator.txt -o requirements/dev.txt pyproject.toml
 	@$(COMPILE) -o requirements/audit.txt requirements/audit.in
+	@$(COMPILE) -o requirements/docs.txt requirements/docs.in
 
 # What the images are made of, as CycloneDX, and under which licences: into build/sbom.
 sbom: setup

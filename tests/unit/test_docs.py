@@ -15,7 +15,7 @@ from llamacluster.planning.reasons import Reason
 from tests.kind.host import REPOSITORY
 
 NOT_A_PROBLEM = {"Ready", "AsExpected", "Stopping"}
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def test_every_reason_is_explained() -> None:
@@ -25,12 +25,27 @@ def test_every_reason_is_explained() -> None:
     assert reasons - NOT_A_PROBLEM - explained == set()
 
 
-def test_the_manifest_in_the_readme_is_one() -> None:
-    text = (REPOSITORY / "README.md").read_text()
+def test_no_reason_is_explained_that_there_is_not() -> None:
+    text = (REPOSITORY / "docs" / "troubleshooting.md").read_text()
+    table = text.partition("| reason |")[2]
+    explained = re.findall(r"\w+", " ".join(re.findall(r"^\| ([A-Z][\w, ]+) \|", table, re.M)))
+    reasons = [reason.value for reason in (*Reason, *ClusterReason)]
+    assert [word for word in explained if word not in reasons] == []
+    assert sorted(set(explained)) == sorted(explained)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/index.md"])
+def test_the_manifest_at_the_start_is_one(document: str) -> None:
+    text = (REPOSITORY / document).read_text()
     [manifest] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     parsed = yaml.safe_load(manifest)
     parsed["metadata"]["namespace"] = "default"
     assert LlamaCluster.model_validate(parsed).spec.workers.count == 3
+
+
+@pytest.mark.parametrize("start", ["README.md", "docs/index.md"])
+def test_the_first_screen_has_a_command_to_try_it(start: str) -> None:
+    assert "make demo" in "\n".join((REPOSITORY / start).read_text().splitlines()[:40])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

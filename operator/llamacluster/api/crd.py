@@ -1,5 +1,5 @@
 """The CustomResourceDefinition, made from the types: `python -m llamacluster.api.crd ROOT` writes
-it to crds/ and into the chart, both below the repository's root.
+it to crds/ and into the chart, and docs/api.md, all below the repository's root.
 
 pydantic writes JSON Schema; a CRD takes the structural subset of OpenAPI v3 of it, without
 references, titles or null types.
@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from llamacluster.api import GROUP, KIND, PLURAL, VERSION
+from llamacluster.api.reference import reference
 from llamacluster.api.types import LlamaCluster, LlamaClusterSpec, LlamaClusterStatus
 
 Schema = dict[str, Any]
@@ -129,9 +130,14 @@ def _root_schema() -> Schema:
             "kind": {"type": "string", "description": "LlamaCluster."},
             "metadata": {"type": "object"},
             "spec": structural(LlamaClusterSpec.model_json_schema(by_alias=True)),
-            "status": _without_defaults(
-                structural(LlamaClusterStatus.model_json_schema(by_alias=True))
-            ),
+            "status": {
+                **_without_defaults(
+                    structural(LlamaClusterStatus.model_json_schema(by_alias=True))
+                ),
+                # kstatus (Flux, `cli-utils`) takes an object without conditions for done. Until the
+                # operator has seen it, this says that nobody has.
+                "default": {"observedGeneration": -1},
+            },
         },
     }
 
@@ -238,11 +244,12 @@ def to_chart_template(crd: dict[str, Any]) -> str:
 
 
 def main(root: Path) -> None:
-    """Write both files."""
+    """Write the CRD, its chart template and its reference."""
     crd = custom_resource_definition()
     (root / "crds" / f"{GROUP}_{PLURAL}.yaml").write_text(to_yaml(crd))
     chart = root / "charts" / "llamacluster" / "templates" / "crd.yaml"
     chart.write_text(to_chart_template(crd))
+    (root / "docs" / "api.md").write_text(reference())
 
 
 if __name__ == "__main__":

@@ -444,7 +444,7 @@ class Condition(StatusModel):
     """metav1.Condition."""
 
     type: Annotated[str, Field(max_length=316)]
-    """Ready, Progressing, Degraded, Planned or Isolated."""
+    """Ready, Progressing, Degraded, Planned or Isolated; and Reconciling or Stalled while True."""
     status: ConditionStatus
     """True, False or Unknown."""
     observed_generation: int | None = None
@@ -666,7 +666,7 @@ class LlamaClusterStatus(StatusModel):
     """What is: written by the operator alone."""
 
     observed_generation: int | None = None
-    """Generation of the spec that this status speaks of."""
+    """Generation of the spec that this status speaks of; -1 until the operator has seen any."""
     conditions: Annotated[
         list[Condition],
         Field(
@@ -679,7 +679,9 @@ class LlamaClusterStatus(StatusModel):
     ] = []
     """Ready (every group answers requests), Progressing (the operator or a group is working
     towards the spec), Degraded (something needs attention), Planned (it is known which worker holds
-    which layers, and that they fit), Isolated (the network keeps strangers out of the pods)."""
+    which layers, and that they fit), Isolated (the network keeps strangers out of the pods). For
+    kstatus, and only while they are True: Reconciling (groups answer, some with a former spec),
+    Stalled (it gets nowhere without a person)."""
     replicas: int = 0
     """Groups that exist."""
     ready_replicas: int = 0

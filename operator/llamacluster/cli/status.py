@@ -164,7 +164,9 @@ def _in_brackets(text: str | None) -> str:
 def _conditions(conditions: list[Condition], width: int, now: datetime) -> Text:
     order = {kind: place for place, kind in enumerate(_ORDER)}
     lines = []
-    for condition in sorted(conditions, key=lambda each: order.get(each.type, len(order))):
+    # What kstatus has beside them says nothing more to a person.
+    shown = (condition for condition in conditions if condition.type in order)
+    for condition in sorted(shown, key=lambda each: order[each.type]):
         style = "green" if _is_good(condition) else "bold red"
         lead = f"{condition.type:12}{condition.status.value:8}"
         age = _age(condition.last_transition_time, now)

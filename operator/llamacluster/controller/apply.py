@@ -46,7 +46,18 @@ def difference(desired: Manifest, live: Manifest | None) -> str | None:
     """Why `desired` (with its digest) must be applied, in words; None if it need not be."""
     if live is None:
         return "it does not exist"
-    return _first_difference(desired, live, "")
+    # A difference of the spec says more to a person than that of the digests.
+    metadata_last = dict(sorted(desired.items(), key=lambda part: part[0] == "metadata"))
+    return _first_difference(metadata_last, live, "")
+
+
+def is_other_wish(desired: Manifest, live: Manifest) -> bool:
+    """Whether something else was wanted when `live` was applied: else it was edited since."""
+    wanted, applied = (
+        one["metadata"].get("annotations", {}).get(DESIRED_HASH_ANNOTATION)
+        for one in (desired, live)
+    )
+    return bool(wanted != applied)
 
 
 def is_owned(cluster: LlamaCluster, live: Manifest) -> bool:

@@ -172,11 +172,28 @@ def degraded(
     return Verdict("Degraded", False, ClusterReason.AsExpected, "nothing needs attention")
 
 
+KSTATUS = ("Reconciling", "Stalled")
+"""Conditions of kstatus, by which Flux and others wait. They are there only while they are True."""
+
+
+def kstatus(found: list[Verdict]) -> list[Verdict]:
+    """What those cannot see who know of Ready alone: that groups still answer with a former spec,
+    or that waiting is of no use."""
+    match {verdict.type: verdict for verdict in found}:
+        case {"Ready": ready, "Progressing": moving} if ready.status and moving.status:
+            return [Verdict("Reconciling", True, moving.reason, moving.message)]
+        case {"Ready": ready, "Progressing": moving, "Degraded": degraded} if (
+            degraded.status and not moving.status and ready.reason == degraded.reason
+        ):
+            return [Verdict("Stalled", True, degraded.reason, degraded.message)]
+    return []
+
+
 def with_history(
     found: list[Verdict], previous: list[Condition], generation: int, now: str
 ) -> list[Condition]:
     """metav1.Conditions: the transition time moves only when the status changes. A condition of
-    which nothing was found stays as it was."""
+    which nothing was found stays as it was, but for kstatus' own."""
     before = {condition.type: condition for condition in previous}
     result = []
     for verdict in found:
@@ -194,7 +211,7 @@ def with_history(
                 message=verdict.message,
             )
         )
-    judged = {verdict.type for verdict in found}
+    judged = {*KSTATUS, *(verdict.type for verdict in found)}
     return [*result, *(condition for condition in previous if condition.type not in judged)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,10 +15,17 @@ from llamacluster.controller.apply import (
     NotOurs,
     check_ownership,
     difference,
+    is_other_wish,
     is_owned,
     with_digest,
 )
-from llamacluster.controller.kubeapi import LEADERWORKERSETS, ApiError, KubeApi
+from llamacluster.controller.kubeapi import (
+    LEADERWORKERSETS,
+    NETWORKPOLICIES,
+    PODDISRUPTIONBUDGETS,
+    ApiError,
+    KubeApi,
+)
 from llamacluster.resources.metadata import CLUSTER_LABEL
 
 if TYPE_CHECKING:
@@ -64,7 +72,7 @@ async def read_owned(
 async def remove(api: KubeApi, resource: Resource, live: Manifest) -> None:
     """Delete an object that is not wanted any more. Raises Refused."""
     name = live["metadata"]["name"]
-    log.info("deleting", object=f"{resource.kind}/{name}")
+    _info(resource, name, "deleting")
     with refusals(resource, name):
         await api.delete(resource, live["metadata"]["namespace"], name)
 
@@ -91,9 +99,20 @@ async def make_true(
     why = difference(desired, live)
     if live is not None and why is None:
         return live
-    log.info("applying", object=f"{resource.kind}/{name}", because=why)
+    if live is None:
+        _info(resource, name, "making")
+    elif is_other_wish(desired, live):
+        _info(resource, name, "changing", because=why)
+    else:
+        log.info("taking an edit back", object=f"{resource.kind}/{name}", because=why)
     with refusals(resource, name):
         return await api.apply(resource, desired)
+
+
+def _info(resource: Resource, name: str, doing: str, **more: str | None) -> None:
+    """A line of the log; of kinds that follow each step of a group, at level debug."""
+    level = logging.DEBUG if resource in (NETWORKPOLICIES, PODDISRUPTIONBUDGETS) else logging.INFO
+    log.log(level, doing, object=f"{resource.kind}/{name}", **more)
 
 
 @contextmanager

@@ -130,6 +130,7 @@ def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kop
         key = f"{namespace}/{name}"
         if event["type"] == "DELETED":
             known.pop(key, None)
+            log.info("deleted, and its objects with it", key=key)
         elif is_news(known, key, (uid, meta["generation"])):
             await queue.add(key)
 

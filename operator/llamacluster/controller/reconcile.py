@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,6 +96,8 @@ class Reconciler:
             await self._say(metadata, before, refused_status(metadata, before, judged, now), now)
             return None
 
+        if cluster.status.observed_generation != cluster.metadata.generation:
+            log.info("new spec", generation=cluster.metadata.generation)
         try:
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
             await self._service(cluster)
@@ -171,7 +174,8 @@ class Reconciler:
             await self._tell(transition)
 
     async def _tell(self, happened: Manifest) -> None:
-        log.info("event", reason=happened["reason"], message=happened["message"])
+        level = logging.WARNING if happened["type"] == "Warning" else logging.INFO
+        log.log(level, happened["reason"], message=happened["message"])
         try:
             await self.api.create(EVENTS, happened)
         except ApiError as error:

@@ -20,7 +20,7 @@ from llamacluster.api.types import (
     UpgradeStatus,
 )
 from llamacluster.controller.access import access, attention, told
-from llamacluster.controller.conditions import Verdict, verdicts, with_history
+from llamacluster.controller.conditions import Verdict, kstatus, verdicts, with_history
 from llamacluster.controller.drift import drift, observed
 from llamacluster.controller.groups import group_status
 from llamacluster.controller.observation import Group, Observation
@@ -74,7 +74,8 @@ def new_status(
         plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
     gates = told(observation.groups.values())
     needed = attention(gates, cluster.status)
-    judged = [*verdicts(groups, progress, found.verdict, drifted, needed), isolated]
+    judged = verdicts(groups, progress, found.verdict, drifted, needed)
+    judged += [isolated, *kstatus(judged)]
     return cluster.status.model_copy(
         update={
             "observed_generation": cluster.metadata.generation,
@@ -131,7 +132,9 @@ def refused_status(
     return before.model_copy(
         update={
             "observed_generation": generation,
-            "conditions": with_history(found, before.conditions, generation, now),
+            "conditions": with_history(
+                [*found, *kstatus(found)], before.conditions, generation, now
+            ),
         }
     )
 

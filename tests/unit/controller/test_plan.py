@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llamacluster.controller.conditions import KSTATUS
 from llamacluster.controller.kubeapi import (
     JOBS,
     LEADERWORKERSETS,
@@ -40,7 +41,8 @@ def said(world: World) -> dict[str, tuple[str, str]]:
     return {
         c.type: (c.status.value, c.reason)
         for c in world.status().conditions
-        if c.type != "Isolated"  # tests/unit/controller/test_isolation.py
+        # test_isolation.py and test_kstatus.py have the others
+        if c.type not in ("Isolated", *KSTATUS)
     }
 
 

@@ -181,7 +181,14 @@ async def test_an_edit_of_ours_is_taken_back_and_others_stay(world: World) -> No
     group_set = world.stored(LEADERWORKERSETS, "x-group")
     assert group_set["spec"]["replicas"] == 1
     assert group_set["metadata"]["labels"]["theirs"] == "1"
-    assert lines[0]["because"] == ".spec.replicas is 7 instead of 1"
+    assert lines == [
+        {
+            "event": "taking an edit back",
+            "object": "LeaderWorkerSet/x-group",
+            "because": ".spec.replicas is 7 instead of 1",
+            "log_level": "info",
+        }
+    ]
 
 
 async def test_a_foreign_disruption_budget_is_not_touched_and_said(world: World) -> None:

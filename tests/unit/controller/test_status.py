@@ -122,7 +122,7 @@ def test_what_was_seen_before_stays_when_nothing_can_be_applied() -> None:
     assert after.groups == before.groups
     assert after.observed_generation == 2
     assert [c.reason for c in after.conditions] == [
-        *["NameConflict"] * 3,
+        *["NameConflict"] * 4,
         "Planned",
         "PoliciesUnproven",
     ]
