@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
+from kubernetes.aio.dynamic import Resource
 
 from llamacluster.controller.kubeapi import (
     LEADERWORKERSETS,
     LLAMACLUSTERS,
+    NETWORKPOLICIES,
+    PODDISRUPTIONBUDGETS,
     SERVICES,
     KubeApi,
     load_configuration,
@@ -79,11 +82,25 @@ async def test_every_change_is_noticed(api_server: Cluster, api: KubeApi, namesp
     api_server.kubectl("delete", "lws/x-group", in_namespace)
     await until(lambda: replicas_are(1))
 
-    async def has_service() -> bool:
-        return await api.get(SERVICES, namespace, "x") is not None
+    for kind, name in (
+        (SERVICES, "x"),
+        (PODDISRUPTIONBUDGETS, "x"),
+        *((NETWORKPOLICIES, f"x-{which}") for which in ("workers", "workers-0", "leader")),
+    ):
 
-    api_server.kubectl("delete", "svc/x", in_namespace)
-    await until(has_service)
+        async def is_there(kind: Resource = kind, name: str = name) -> bool:
+            return await api.get(kind, namespace, name) is not None
+
+        api_server.kubectl("delete", f"{kind.name}/{name}", in_namespace)
+        await until(is_there)
+    changes = '--patch={"spec": {"podSelector": {"matchLabels": {"nobody": "is"}}}}'
+    api_server.kubectl("patch", "netpol/x-leader", "--type=merge", changes, in_namespace)
+
+    async def selects_leaders_alone() -> bool:
+        policy = await api.get(NETWORKPOLICIES, namespace, "x-leader") or {}
+        return "nobody" not in policy["spec"]["podSelector"]["matchLabels"]
+
+    await until(selects_leaders_alone)
 
     api_server.kubectl("delete", "llc/x", in_namespace)
     await made_and_planned()
