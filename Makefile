@@ -28,7 +28,7 @@ TEST_CLUSTER := $(or $(LLAMACLUSTER_TEST_CLUSTER),llamacluster-test)
 
 # Cluster and images are steps of their own, because the first time they take long and show how far
 # they are; in the tests' fixtures they are there already then.
-test: check docs
+test: check audit docs
 	@echo "==> Cluster and images"
 	@$(BIN)/python -m tests.kind up --renew --name $(TEST_CLUSTER)
 	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)

@@ -32,6 +32,8 @@ class FakeKubeApi(KubeApi):
     writes: int = 0
     reads: list[str] = field(default_factory=list)
     """Plurals of what was read, in order."""
+    used: set[tuple[str, str, str]] = field(default_factory=set)
+    """API group, resource and verb of each right that was needed."""
 
     def __post_init__(self) -> None:
         self._applied: dict[Key, Manifest] = {}
@@ -42,6 +44,7 @@ class FakeKubeApi(KubeApi):
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
         self.reads.append(resource.name)
+        self._use(resource, "get")
         if f"{resource.name}/get" in self.refusals:
             raise self.refusals[f"{resource.name}/get"]
         namespace = namespace if resource.namespaced else ""
@@ -51,6 +54,7 @@ class FakeKubeApi(KubeApi):
         self, resource: Resource, namespace: str, selector: str, limit: int | None = None
     ) -> list[Manifest]:
         self.reads.append(resource.name)
+        self._use(resource, "list")
         wanted = dict(term.split("=", 1) for term in selector.split(","))
         found = [
             copy.deepcopy(stored)
@@ -61,9 +65,11 @@ class FakeKubeApi(KubeApi):
         return found[:limit]
 
     async def apply(self, resource: Resource, manifest: Manifest) -> Manifest:
+        self._use(resource, "patch")
         key = self._write(resource.name, manifest)
         wanted = copy.deepcopy(manifest)
         if key not in self.objects:
+            self._use(resource, "create")  # as well as patch
             self.put(resource, wanted)
         else:
             live = self.objects[key]
@@ -84,11 +90,13 @@ class FakeKubeApi(KubeApi):
         await self.apply(resource, manifest)
 
     async def is_missing(self, resource: Resource, namespace: str, name: str) -> bool:
+        self._use(resource, "create")
         if resource.name in self.refusals:
             raise self.refusals[resource.name]
         return (resource.name, namespace, name) not in self.objects
 
     async def apply_status(self, resource: Resource, manifest: Manifest) -> Manifest:
+        self._use(resource, "patch", "status")
         key = self._write(f"{resource.name}/status", manifest, resource.name)
         live = self.objects.get(key)
         if live is None:
@@ -113,6 +121,7 @@ class FakeKubeApi(KubeApi):
         self._bump(live, spec_changed=False)
 
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        self._use(resource, "create")
         manifest = copy.deepcopy(manifest)
         metadata = manifest["metadata"]
         if "name" not in metadata:
@@ -121,11 +130,13 @@ class FakeKubeApi(KubeApi):
         return self.put(resource, manifest)
 
     async def delete(self, resource: Resource, namespace: str, name: str) -> None:
+        self._use(resource, "delete")
         self.writes += 1
         self.objects.pop((resource.name, namespace, name), None)
         self._applied.pop((resource.name, namespace, name), None)
 
     async def delete_at_once(self, resource: Resource, manifest: Manifest) -> None:
+        self._use(resource, "delete")
         self.writes += 1
         metadata = manifest["metadata"]
         key = (resource.name, metadata["namespace"], metadata["name"])
@@ -163,6 +174,10 @@ class FakeKubeApi(KubeApi):
         key = (resource.name, namespace, name)
         del self.objects[key]
         self._applied.pop(key, None)
+
+    def _use(self, resource: Resource, verb: str, part: str = "") -> None:
+        name = f"{resource.name}/{part}" if part else resource.name
+        self.used.add((resource.group, name, verb))
 
     def _write(self, what: str, manifest: Manifest, plural: str | None = None) -> Key:
         plural = plural or what

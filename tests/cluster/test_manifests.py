@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,6 +22,7 @@ from llamacluster.cli.manifest import BadManifest, read_manifest
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, load_configuration
 from tests.build import Manifest, a_plan, manifest
 from tests.cluster import hostile
+from tests.generated import manifests, some, spoilt
 from tests.kind.cluster import Cluster
 from tests.kind.command import CommandFailed
 from tests.kind.host import REPOSITORY
@@ -569,6 +571,22 @@ def _command_line_takes(wanted: Manifest) -> bool:
     except BadManifest:
         return False
     return True
+
+
+async def test_generated_manifests_are_taken_by_both_or_refused_by_the_name_of_a_field(
+    api_server: Cluster,
+) -> None:
+    wanted = [*some(manifests(), 60), *some(spoilt(), 60)]
+    verdicts = await judge(api_server, wanted)
+    assert sum(verdict.accepted for verdict in verdicts) > 20
+    for one, verdict in zip(wanted, verdicts, strict=True):
+        assert _command_line_takes(one) == verdict.accepted, (one, verdict.message)
+        if verdict.accepted:
+            LlamaCluster.model_validate(verdict.stored)
+        else:
+            named = re.findall(r"\bspec((?:\.[\w./-]+|\[[^]]*\])+)", verdict.message)
+            assert named, (one, verdict.message)
+            assert verdict.code < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 STORAGE = {"size": "1Gi", "storageClassName": "fast"}

@@ -7,8 +7,16 @@ import json
 from collections.abc import Awaitable, Callable
 
 import pytest
+from kubernetes.aio.dynamic import Resource
 
-from llamacluster.controller.kubeapi import LEADERWORKERSETS, LLAMACLUSTERS, SERVICES, KubeApi
+from llamacluster.controller.kubeapi import (
+    LEADERWORKERSETS,
+    LLAMACLUSTERS,
+    NETWORKPOLICIES,
+    PODDISRUPTIONBUDGETS,
+    SERVICES,
+    KubeApi,
+)
 from tests.build import manifest
 from tests.cluster.world import World
 from tests.kind.cluster import Cluster
@@ -58,11 +66,25 @@ async def test_every_change_is_noticed(api_server: Cluster, api: KubeApi, namesp
     api_server.kubectl("delete", "lws/x-group", in_namespace)
     await until(lambda: replicas_are(1))
 
-    async def has_service() -> bool:
-        return await api.get(SERVICES, namespace, "x") is not None
+    for kind, name in (
+        (SERVICES, "x"),
+        (PODDISRUPTIONBUDGETS, "x"),
+        *((NETWORKPOLICIES, f"x-{which}") for which in ("workers", "workers-0", "leader")),
+    ):
 
-    api_server.kubectl("delete", "svc/x", in_namespace)
-    await until(has_service)
+        async def is_there(kind: Resource = kind, name: str = name) -> bool:
+            return await api.get(kind, namespace, name) is not None
+
+        api_server.kubectl("delete", f"{kind.name}/{name}", in_namespace)
+        await until(is_there)
+    changes = '--patch={"spec": {"podSelector": {"matchLabels": {"nobody": "is"}}}}'
+    api_server.kubectl("patch", "netpol/x-leader", "--type=merge", changes, in_namespace)
+
+    async def selects_leaders_alone() -> bool:
+        policy = await api.get(NETWORKPOLICIES, namespace, "x-leader") or {}
+        return "nobody" not in policy["spec"]["podSelector"]["matchLabels"]
+
+    await until(selects_leaders_alone)
 
     api_server.kubectl("delete", "llc/x", in_namespace)
     await made_and_planned()

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from llamacluster.agent.contract import (
     GateStatus,
     LeaderStatus,
 )
+from llamacluster.controller.authority import LIFETIME, issue
 from tests.engine.group import Group, eventually
 from tests.engine.secret import MountedSecret, certificate
 from tests.engine.test_gate import SLOW, Stream
@@ -266,6 +268,18 @@ def test_tls_is_served_and_its_certificate_renewed_under_a_stream(
     assert b'"stop":true' in whole
     assert it.group.status()["formations"] == 1
     assert "PRIVATE KEY" not in it.logs()
+
+
+def test_a_certificate_near_its_end_is_said(guarded: NewGuarded, tmp_path: Path) -> None:
+    long_ago = datetime.now(UTC) - LIFETIME + timedelta(days=2)
+    old = issue("x", "localhost", long_ago)
+    entries = {"tls.crt": old.certificate, "tls.key": old.key}
+    it = guarded(None, entries)
+    it.group.until("Ready")
+    assert "has not been renewed" in _until_attention(it, "TlsExpiring")
+    assert _shown(it) == _der(entries)
+    it.tls.write(certificate(tmp_path, "new"))
+    eventually(lambda: it.told() and not _attention(it))
 
 
 def test_without_a_certificate_nothing_is_served_until_there_is_one(

@@ -16,22 +16,10 @@ from tests.kind.cluster import tool
 from tests.kind.command import CommandFailed, run
 from tests.kind.host import REPOSITORY
 from tests.unit.resources.restricted import violations
+from tests.unit.rights import IN_ALL_NAMESPACES, IN_NAMESPACES, OF_NODES, Rights
 
 CHART = Path(__file__).parents[2] / "charts" / "llamacluster"
 DIGEST = f"sha256:{'a' * 64}"
-RULES = {
-    ("", "secrets"): {"create", "patch"},
-    ("networking.k8s.io", "networkpolicies"): {"get", "list", "create", "patch", "delete"},
-    ("llamacluster.dev", "llamaclusters"): {"get", "list", "watch"},
-    ("llamacluster.dev", "llamaclusters/status"): {"patch"},
-    ("leaderworkerset.x-k8s.io", "leaderworkersets"): {"get", "list", "watch", "create", "patch"},
-    ("", "services"): {"get", "list", "watch", "create", "patch"},
-    ("policy", "poddisruptionbudgets"): {"get", "create", "patch"},
-    ("batch", "jobs"): {"get", "list", "create", "patch", "delete"},
-    ("", "pods"): {"list", "watch", "delete"},
-    ("", "configmaps"): {"get", "create", "patch"},
-    ("", "events"): {"create"},
-}
 
 
 def render(**values: Any) -> list[Manifest]:
@@ -65,7 +53,7 @@ def pod(objects: list[Manifest]) -> Manifest:
     return spec
 
 
-def rules(role: Manifest) -> dict[tuple[str, str], set[str]]:
+def rules(role: Manifest) -> Rights:
     """Verbs by API group and resource."""
     return {
         (group, resource): set(rule["verbs"])
@@ -105,8 +93,7 @@ def test_there_is_one_operator_at_a_time() -> None:
 
 def test_the_operator_may_do_exactly_this_in_all_namespaces() -> None:
     objects = render()
-    watching_crds = {("apiextensions.k8s.io", "customresourcedefinitions"): {"list", "watch"}}
-    assert rules(the(objects, "ClusterRole")) == RULES | watching_crds
+    assert rules(the(objects, "ClusterRole")) == IN_NAMESPACES | IN_ALL_NAMESPACES
     binding = the(objects, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == "llamacluster-operator"
     account = {"kind": "ServiceAccount", "name": "llamacluster-operator", "namespace": "system"}
@@ -118,7 +105,7 @@ def test_the_operator_may_do_exactly_this_in_all_namespaces() -> None:
 def test_the_operator_may_look_at_a_node(namespaces: list[str]) -> None:
     objects = render(watchNamespaces=namespaces)
     role = the(objects, "ClusterRole", "llamacluster-operator-nodes")
-    assert rules(role) == {("", "nodes"): {"get"}}
+    assert rules(role) == OF_NODES
     binding = the(objects, "ClusterRoleBinding", "llamacluster-operator-nodes")
     assert binding["roleRef"]["name"] == "llamacluster-operator-nodes"
     assert binding["subjects"][0]["name"] == "llamacluster-operator"
@@ -137,7 +124,7 @@ def test_an_operator_of_some_namespaces_has_no_right_in_others() -> None:
     for role, binding in zip(
         of_kind(objects, "Role"), of_kind(objects, "RoleBinding"), strict=True
     ):
-        assert rules(role) == RULES
+        assert rules(role) == IN_NAMESPACES
         assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
         assert binding["subjects"][0]["namespace"] == "system"
     args = pod(objects)["containers"][0]["args"]

@@ -17,7 +17,7 @@ import os
 import re
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +36,11 @@ MIN_KEY_CHARACTERS = 16
 """A shorter one can be guessed."""
 MAX_KEY_CHARACTERS = 512
 MAX_KEYS = 1000
+
+EXPIRING = 0.1
+"""Of its life, what is left of a certificate that somebody should have renewed: cert-manager and
+others renew when a third is left. And no more than:"""
+EXPIRING_MOST = timedelta(days=14)
 
 T = TypeVar("T")
 
@@ -169,6 +174,8 @@ class Certificate:
         self.problem: GroupError | None = None
         self.expires: str | None = None
         """RFC 3339; None until HAProxy shows it."""
+        self._expiring = ""
+        """From then on it should have been renewed."""
         self._secret = secret
         self._source = source
         self._file = file
@@ -197,17 +204,33 @@ class Certificate:
                 self._pem, self._pending = pem, True
         if self._pending and self._pem:
             self._tell(self._pem)
-        if not self.problem and self.expires and self.expires <= rfc3339(self._clock.now()):
-            self.problem = GroupError(
+        if not self.problem and self.expires:
+            self.problem = self._age(self.expires, rfc3339(self._clock.now()))
+
+    def _age(self, expires: str, now: str) -> GroupError | None:
+        """What is wrong with its age."""
+        what = f"the certificate of Secret {self._secret}"
+        if now >= expires:
+            return GroupError(
                 Reason.TlsExpired,
-                f"the certificate of Secret {self._secret} expired at {self.expires}: renew it;"
-                " it is taken up without a restart",
+                f"{what} expired at {expires}: renew it; it is taken up without a restart",
             )
+        if now >= self._expiring:
+            return GroupError(
+                Reason.TlsExpiring,
+                f"{what} expires at {expires} and has not been renewed: renew it, or look why"
+                " cert-manager does not (kubectl describe certificate); a new one is taken up"
+                " without a restart",
+            )
+        return None
 
     def _tell(self, pem: str) -> None:
         try:
             self._runtime.replace_certificate(self._file, pem)
-            expires = ssl.cert_time_to_seconds(self._runtime.certificate_expires(self._file))
+            begins, expires = (
+                datetime.fromtimestamp(ssl.cert_time_to_seconds(time), UTC)
+                for time in self._runtime.certificate_times(self._file)
+            )
         except OSError:
             return  # it does not run yet; the next look tries it again
         except (RuntimeRefused, ValueError) as refused:
@@ -217,7 +240,8 @@ class Certificate:
             )
             return
         self._pending = False
-        self.expires = rfc3339(datetime.fromtimestamp(expires, UTC))
+        self.expires = rfc3339(expires)
+        self._expiring = rfc3339(expires - min(EXPIRING * (expires - begins), EXPIRING_MOST))
         self._log.info("the certificate is in force", expires=self.expires)
 
 

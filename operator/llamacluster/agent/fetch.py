@@ -24,6 +24,9 @@ from llamacluster.agent.source import Web, file_name, local_files, scheme, shard
 from llamacluster.planning.reasons import GroupError, Reason
 
 CHUNK_BYTES = 1 << 20
+KEPT_FREE = 0.10
+"""Of the volume, where a server does not tell how much it will send: without a claim that is the
+node's disk, and the kubelet ends pods when less is free."""
 
 _FOLDER = re.compile(r"model-[0-9a-f]{16}")
 
@@ -76,7 +79,7 @@ class ModelStore:
         log: Log,
         stopping: Event,
         web: Web,
-        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        disk_usage: Callable[[Path], tuple[int, int, int]] = shutil.disk_usage,
     ) -> None:
         self._fetched = fetched
         self._claim = claim
@@ -84,7 +87,7 @@ class ModelStore:
         self._log = log
         self._stopping = stopping
         self._web = web
-        self._free_bytes = free_bytes
+        self._disk_usage = disk_usage
 
     def obtain(self, uri: str, sha256: str | None, progress: Progress) -> ModelFiles:
         """The files of the model at `uri`, checked against `sha256` if that is given.
@@ -113,7 +116,7 @@ class ModelStore:
                 model = self._checked(urls, folder, model, sha256, progress)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _full(folder, None, self._free_bytes(self._fetched)) from error
+                raise _full(folder, None, self._room(self._fetched)) from error
             raise GroupError(
                 Reason.ModelDownloadFailed,
                 f"cannot write to {self._fetched}: {error.strerror}; it must be a volume that user"
@@ -158,7 +161,7 @@ class ModelStore:
         total = None if None in sizes else sum(size or 0 for size in sizes)
         there = sum(_part(file).stat().st_size for _, file in missing if _part(file).exists())
         needed = max(0, sum(size or 0 for size in sizes) - there)
-        if needed > (free := self._free_bytes(folder)):
+        if needed > (free := self._room(folder)):
             raise _full(folder, needed, free)
         done = 0
         for (url, file), remote in zip(missing, remotes, strict=True):
@@ -191,14 +194,23 @@ class ModelStore:
                 while data := _read(response, url):
                     if self._stopping.is_set():
                         raise Stopped
-                    target.write(data)
                     done += len(data)
+                    if remote.bytes is None:
+                        self._check_room(part, url)
+                    elif done > remote.bytes:
+                        break
+                    target.write(data)
                     progress(done)
                 target.flush()
                 os.fsync(target.fileno())
+        if remote.bytes is not None and done > remote.bytes:
+            part.unlink()
+            raise GroupError(
+                Reason.ModelDownloadFailed,
+                f"the server of {shown(url)} sends more than the {remote.bytes} bytes that it told"
+                " of; it is downloaded anew",
+            )
         if remote.bytes is not None and done != remote.bytes:
-            if done > remote.bytes:
-                part.unlink()
             raise GroupError(
                 Reason.ModelDownloadFailed,
                 f"the download of {shown(url)} broke off after {done} of {remote.bytes} bytes;"
@@ -206,6 +218,24 @@ class ModelStore:
             )
         part.rename(file)
         return done
+
+    def _check_room(self, part: Path, url: str) -> None:
+        """Raises GroupError before a download of unknown size fills the disk, and gives back what
+        it took."""
+        total, _, free = self._disk_usage(part.parent)
+        if free >= KEPT_FREE * total:
+            return
+        got = part.stat().st_size
+        part.unlink()
+        raise GroupError(
+            Reason.StorageFull,
+            f"{shown(url)} is larger than {got} bytes, and its server does not tell by how much:"
+            f" stopped with {KEPT_FREE:.0%} of the disk free; raise model.storage.size, or serve"
+            " the model with a Content-Length",
+        )
+
+    def _room(self, folder: Path) -> int:
+        return self._disk_usage(folder)[2]
 
     def _inquire(self, url: str) -> _Remote:
         # GET without reading, not HEAD: signed URLs are signed for one method.

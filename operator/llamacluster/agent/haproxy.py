@@ -49,13 +49,14 @@ class Runtime:
             self._ask(f"abort ssl cert {file}")
             raise RuntimeRefused(answer)
 
-    def certificate_expires(self, file: Path) -> str:
-        """notAfter of the certificate of `file`, as `ssl.cert_time_to_seconds` reads it."""
+    def certificate_times(self, file: Path) -> tuple[str, str]:
+        """notBefore and notAfter of the certificate of `file`, as `ssl.cert_time_to_seconds` reads
+        them."""
         answer = self._ask(f"show ssl cert {file}")
-        found = re.search(r"^notAfter: (.+)$", answer, re.M | re.I)
-        if not found:
+        times = dict(re.findall(r"^(notBefore|notAfter): (.+)$", answer, re.M))
+        if len(times) < 2:
             raise RuntimeRefused(answer)
-        return found[1]
+        return times["notBefore"], times["notAfter"]
 
     def unfinished_bodies(self) -> dict[str, str]:
         """Requests that the engine has begun to get and whose clients have not sent all of: the

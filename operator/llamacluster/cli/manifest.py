@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from llamacluster.api import API_VERSION, KIND
+from llamacluster.api.crd import custom_resource_definition
 from llamacluster.api.types import LlamaCluster
 
 MAX_BYTES = 3 << 20
@@ -115,6 +117,7 @@ def _is_ours(manifest: _MANIFEST) -> bool:
 
 def _parsed(manifest: _MANIFEST, name: str) -> LlamaCluster:
     wanted = {key: value for key, value in manifest.items() if key != "status"}
+    wanted = _without_nulls(wanted, _schema())
     metadata = wanted.get("metadata")
     if isinstance(metadata, dict):
         wanted["metadata"] = {"namespace": "default", **metadata}
@@ -128,6 +131,29 @@ def _parsed(manifest: _MANIFEST, name: str) -> LlamaCluster:
     except (ValueError, TypeError) as error:
         problems = [_in_a_line(error)]
     raise BadManifest("\n  ".join([f"{name}: the {KIND}{called} is not valid:", *problems]))
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    [version] = custom_resource_definition()["spec"]["versions"]
+    schema: dict[str, Any] = version["schema"]["openAPIV3Schema"]
+    return schema
+
+
+def _without_nulls(value: Any, schema: dict[str, Any]) -> Any:
+    """As the API server does it: a field that is null, such as YAML's `leader:` with nothing below,
+    is not there."""
+    if isinstance(value, list):
+        return [_without_nulls(item, schema.get("items", {})) for item in value]
+    if not isinstance(value, dict):
+        return value
+    fields, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+    known = {key: fields.get(key, others) for key in value}
+    return {
+        key: _without_nulls(inner, known[key])
+        for key, inner in value.items()
+        if inner is not None or not known[key]
+    }
 
 
 def _problem(error: ErrorDetails) -> str:

@@ -9,7 +9,7 @@ from llamacluster.api.types import AccessStatus, LlamaCluster, LlamaClusterStatu
 from llamacluster.controller.observation import Group
 from llamacluster.planning.reasons import Reason
 
-ATTENTION = frozenset({Reason.TlsMissing, Reason.TlsInvalid, Reason.TlsExpired})
+ATTENTION = frozenset({Reason.TlsMissing, Reason.TlsInvalid, Reason.TlsExpiring, Reason.TlsExpired})
 """What a gate may have to say that keeps it from serving nobody."""
 
 

@@ -48,7 +48,7 @@ def difference(desired: Manifest, live: Manifest | None) -> str | None:
         return "it does not exist"
     # A difference of the spec says more to a person than that of the digests.
     metadata_last = dict(sorted(desired.items(), key=lambda part: part[0] == "metadata"))
-    return _first_difference(metadata_last, live, "")
+    return _first_difference(metadata_last, live, "") or _opened(desired, live)
 
 
 def is_other_wish(desired: Manifest, live: Manifest) -> bool:
@@ -88,6 +88,28 @@ def check_ownership(cluster: LlamaCluster, live: Manifest) -> None:
 def _controller(live: Manifest) -> Manifest | None:
     references: list[Manifest] = live["metadata"].get("ownerReferences", [])
     return next((owner for owner in references if owner.get("controller")), None)
+
+
+def _opened(desired: Manifest, live: Manifest) -> str | None:
+    """Where a NetworkPolicy says more than we want: of that, anything more is a way in, or a pod
+    that it does not close. Only what we say is compared, because apply takes nothing else away."""
+    if desired.get("kind") != "NetworkPolicy":
+        return None
+    for key, value in desired["spec"].items():
+        if _stored(value) != _stored(live["spec"].get(key)):
+            return f".spec.{key} says more than it should"
+    return None
+
+
+def _stored(value: Any) -> Any:
+    """A part of a NetworkPolicy as the API server has it: without what is empty, but for selectors,
+    where that means everything."""
+    if isinstance(value, list):
+        return [_stored(entry) for entry in value] or None
+    if not isinstance(value, dict):
+        return value
+    parts = {key: _stored(part) for key, part in value.items()}
+    return {key: part for key, part in parts.items() if part not in (None, {}) or "Selector" in key}
 
 
 def _first_difference(desired: Any, live: Any, path: str) -> str | None:

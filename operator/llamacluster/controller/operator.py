@@ -12,11 +12,20 @@ import aiohttp
 import kopf
 import structlog
 from kubernetes.aio.client import Configuration
+from kubernetes.aio.dynamic import Resource
 
 from llamacluster import __version__
-from llamacluster.api import GROUP, PLURAL, VERSION
 from llamacluster.controller.agents import AgentsByApiServer, AgentsByPodAddress
-from llamacluster.controller.kubeapi import ApiError, connect
+from llamacluster.controller.kubeapi import (
+    LEADERWORKERSETS,
+    LLAMACLUSTERS,
+    NETWORKPOLICIES,
+    PODDISRUPTIONBUDGETS,
+    PODS,
+    SERVICES,
+    ApiError,
+    connect,
+)
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.controller.workqueue import WorkQueue
 from llamacluster.resources.metadata import CLUSTER_LABEL
@@ -26,6 +35,11 @@ log = structlog.get_logger()
 
 RESYNC_SECONDS = 600.0
 """Every LlamaCluster is looked at this often without any event: what a watch missed heals."""
+
+PARTS = (LEADERWORKERSETS, SERVICES, PODS, NETWORKPOLICIES, PODDISRUPTIONBUDGETS)
+"""What is watched of a LlamaCluster's objects. Its Jobs end with their pods, and Secrets and
+ConfigMaps are not for the operator to list: what somebody deletes of those comes again at a resync,
+or when a pod waits for it."""
 
 Known = dict[str, tuple[str, int]]
 """Uid and generation of each LlamaCluster, by key, as last seen."""
@@ -96,8 +110,8 @@ def settings(options: Options) -> kopf.OperatorSettings:
     result.posting.enabled = False
     result.watching.server_timeout = 300
     result.watching.client_timeout = 360
-    for parts in (("v1", "pods"), ("v1", "services"), "leaderworkersets.leaderworkerset.x-k8s.io"):
-        result.watching.label_selectors[parts] = CLUSTER_LABEL
+    for part in PARTS:
+        result.watching.label_selectors[_names(part)] = CLUSTER_LABEL
     # To see LeaderWorkerSet's CRD come needs the right to watch CRDs, which are not namespaced.
     result.scanning.disabled = bool(options.namespaces)
     return result
@@ -123,7 +137,7 @@ def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kop
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return await connection_info(configuration)
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
+    @kopf.on.event(*_names(LLAMACLUSTERS), registry=registry)
     async def cluster_changed(
         namespace: str | None, name: str, uid: str, meta: kopf.Meta, **event: Any
     ) -> None:
@@ -134,14 +148,18 @@ def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kop
         elif is_news(known, key, (uid, meta["generation"])):
             await queue.add(key)
 
-    @kopf.on.event("leaderworkerset.x-k8s.io", "v1", "leaderworkersets", registry=registry)
-    @kopf.on.event("", "v1", "services", registry=registry)
-    @kopf.on.event("", "v1", "pods", registry=registry)
     async def part_changed(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
         if name := labels.get(CLUSTER_LABEL):
             await queue.add(f"{namespace}/{name}")
 
+    for part in PARTS:
+        kopf.on.event(*_names(part), registry=registry)(part_changed)
     return registry
+
+
+def _names(resource: Resource) -> tuple[str, str, str]:
+    """Group, version and plural, as kopf takes them."""
+    return resource.group, resource.api_version, resource.name
 
 
 async def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:

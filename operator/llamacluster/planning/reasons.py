@@ -62,6 +62,8 @@ class Reason(StrEnum):
     """The Secret of the API's certificate is not there, or not whole."""
     TlsInvalid = "TlsInvalid"
     """The Secret of the API's certificate cannot be used."""
+    TlsExpiring = "TlsExpiring"
+    """The API's certificate expires soon, and nobody has renewed it."""
     TlsExpired = "TlsExpired"
     """The API's certificate has expired: clients that look at it turn away."""
 

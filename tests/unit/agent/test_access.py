@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -89,7 +90,7 @@ class FakeRuntime(Runtime):
         self.refuses: str | None = None
         self.entries: list[tuple[str, ...]] = []
         self.certificates: list[str] = []
-        self.expires = "Dec 22 22:22:17 2026 GMT"
+        self.times = ("Dec 22 22:22:17 2025 GMT", "Dec 22 22:22:17 2026 GMT")
 
     def replace_entries(self, acl: Path, entries: object) -> None:
         self._listen()
@@ -102,8 +103,8 @@ class FakeRuntime(Runtime):
         assert file.read_text() == pem
         self.certificates.append(pem)
 
-    def certificate_expires(self, file: Path) -> str:  # noqa: ARG002
-        return self.expires
+    def certificate_times(self, file: Path) -> tuple[str, str]:  # noqa: ARG002
+        return self.times
 
     def _listen(self) -> None:
         if not self.runs:
@@ -258,14 +259,33 @@ def test_a_certificate_that_cannot_be_used_keeps_the_one_before(
     assert len(secrets.runtime.certificates) == 2
 
 
-def test_a_certificate_that_expires_is_said(tmp_path: Path, pairs: list[dict[str, str]]) -> None:
+@pytest.mark.parametrize(
+    ("begins", "good_for"),
+    [
+        ("Oct 13 00:00:00 2025 GMT", timedelta(days=1)),  # 90 days: said when 9 are left
+        ("Jan 11 00:00:00 2025 GMT", timedelta(0)),  # a year: 14
+        ("Dec 31 00:00:00 2025 GMT", timedelta(days=8, hours=21, minutes=36)),  # 11: a day and more
+    ],
+)
+def test_a_certificate_that_expires_is_said_in_time(
+    tmp_path: Path, pairs: list[dict[str, str]], begins: str, good_for: timedelta
+) -> None:
     secrets = Secrets(tmp_path, tls_secret="s")
     secrets.runtime.runs = True
-    secrets.runtime.expires = "Jan  1 00:01:00 2026 GMT"  # in a minute
+    expires = "Jan 11 00:00:00 2026 GMT" if good_for else "Jan 15 00:00:00 2026 GMT"
+    secrets.runtime.times = (begins, expires)
     write(secrets.tls, **pairs[0])
-    assert secrets.says()["attention"] is None
-    secrets.clock._seconds += 60
-    attention = secrets.says()["attention"]
-    assert attention is not None
-    assert attention["reason"] == "TlsExpired"
-    assert "2026-01-01T00:01:00Z" in attention["message"]
+
+    def said(after: timedelta) -> str | None:
+        secrets.clock._seconds = after.total_seconds()
+        found = secrets.says()["attention"]
+        assert found is None or "-01-1" in found["message"]  # the day
+        return found["reason"] if found else None
+
+    if good_for:
+        assert said(good_for - timedelta(seconds=1)) is None
+    assert said(good_for) == "TlsExpiring"
+    assert said(timedelta(days=30)) == "TlsExpired"
+    write(secrets.tls, **pairs[1])
+    secrets.runtime.times = ("Jan 30 00:00:00 2026 GMT", "Apr 30 00:00:00 2026 GMT")
+    assert said(timedelta(days=30)) is None

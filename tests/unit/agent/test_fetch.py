@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 import pytest
 
-from llamacluster.agent.fetch import ModelStore
+from llamacluster.agent.fetch import CHUNK_BYTES, ModelStore
 from llamacluster.agent.log import Log
 from llamacluster.agent.source import Redirects, shards, shown
 from llamacluster.agent.source import Web as Way
@@ -32,6 +32,9 @@ class Web:
     ranges: bool = True
     etag: str | None = '"v1"'
     breaks_off_after: int | None = None
+    tells_size: bool = True
+    tells_less: int = 0
+    """By how much it tells less than it sends, when asked for the first time."""
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -62,7 +65,10 @@ def web() -> Iterator[Web]:
             if wanted and state.ranges and self.headers.get("If-Range") == state.etag:
                 begin = int(wanted.removeprefix("bytes=").rstrip("-"))
             self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(len(content) - begin))
+            if state.tells_size:
+                told = len(content) - begin - state.tells_less
+                state.tells_less = 0
+                self.send_header("Content-Length", str(told))
             if state.etag:
                 self.send_header("ETag", state.etag)
             self.end_headers()
@@ -91,6 +97,7 @@ class Places:
 
     root: Path
     free: int = 1 << 40
+    total: int = 1 << 42
     allow_local: bool = True
     log: StringIO = field(default_factory=StringIO)
     downloaded: list[tuple[int, int | None]] = field(default_factory=list)
@@ -108,11 +115,15 @@ class Places:
             Log("leader", self.log),
             Event(),
             Way(allow_local=self.allow_local),
-            lambda _: self.free,
+            self._disk_usage,
         )
         model = store.obtain(uri, sha256, self)
         assert model.bytes == sum(file.stat().st_size for file in model.files)
         return model.path
+
+    def _disk_usage(self, folder: Path) -> tuple[int, int, int]:
+        used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        return self.total, self.total - self.free + used, self.free - used
 
     def downloading(self, done_bytes: int, total_bytes: int | None) -> None:
         self.downloaded.append((done_bytes, total_bytes))
@@ -215,10 +226,38 @@ def test_a_full_volume_is_told_before_anything_is_fetched(web: Web, places: Plac
     assert not places.downloaded
 
 
+def test_a_download_of_unknown_size_stops_before_the_disk_is_full(web: Web, places: Places) -> None:
+    web.tells_size = False
+    places.total, places.free = 20_000_000, 5_000_000
+    error = refusal(places, f"{web.url}/model.gguf")
+    assert error.reason is Reason.StorageFull
+    assert "its server does not tell by how much: stopped with 10% of the disk free" in (
+        error.message
+    )
+    assert 2_000_000 <= places.downloaded[-1][0] <= 3_000_000 + CHUNK_BYTES
+    left = [file.name for file in places.root.rglob("model.gguf*")]
+    assert left == ["model.gguf.origin.json"]  # the room is given back
+
+
+def test_a_download_of_unknown_size_that_fits_is_kept(web: Web, places: Places) -> None:
+    web.tells_size = False
+    assert places.obtain(f"{web.url}/model.gguf", SHA256).read_bytes() == CONTENT
+    assert places.downloaded[-1] == (len(CONTENT), None)
+
+
+def test_no_more_is_taken_than_was_told(web: Web, places: Places) -> None:
+    web.tells_less = 2_000_000
+    error = refusal(places, f"{web.url}/model.gguf")
+    assert error.reason is Reason.ModelDownloadFailed
+    assert f"sends more than the {len(CONTENT) - 2_000_000} bytes that it told" in error.message
+    assert places.downloaded[-1][0] <= len(CONTENT) - 2_000_000
+    assert places.obtain(f"{web.url}/model.gguf", SHA256).read_bytes() == CONTENT
+
+
 def test_what_is_there_of_a_broken_download_is_not_needed_again(web: Web, places: Places) -> None:
     web.breaks_off_after = 3_000_000
     refusal(places, f"{web.url}/model.gguf")
-    web.breaks_off_after, places.free = None, len(CONTENT) - 3_000_000
+    web.breaks_off_after, places.free = None, len(CONTENT) + 1000
     places.obtain(f"{web.url}/model.gguf")
 
 

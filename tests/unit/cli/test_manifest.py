@@ -58,6 +58,14 @@ def test_the_namespace_may_be_absent_and_the_status_is_let_be() -> None:
     assert found.metadata.namespace == "default"
 
 
+def test_a_field_with_nothing_below_is_not_there() -> None:
+    nulls = {"workers": {"count": 2, "metadata": None}, "leader": None}
+    [found] = read(manifest() | {"spec": {**manifest()["spec"], **nulls}})
+    assert found.spec == read(manifest())[0].spec
+    nothing = manifest() | {"spec": {**manifest()["spec"], "leadr": None}}
+    assert "did you mean leader?" in complaint(yaml.safe_dump(nothing).encode())
+
+
 def test_anchors_are_read() -> None:
     text = yaml.safe_dump(manifest("a", leader={"threads": 3}))
     text = text.replace("threads: 3", "threads: &n 3").replace("count: 2", "count: *n")

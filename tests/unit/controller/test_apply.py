@@ -16,9 +16,11 @@ from llamacluster.controller.apply import (
     difference,
     with_digest,
 )
+from llamacluster.resources.leaderpolicy import leader_egress_policy, leader_policy
 from llamacluster.resources.leaderworkerset import leader_worker_set
 from llamacluster.resources.metadata import DESIRED_HASH_ANNOTATION
 from llamacluster.resources.service import service
+from llamacluster.resources.workerspolicy import group_policy, workers_policy
 from tests.build import IMAGE, Manifest, a_plan, llama_cluster
 
 LIMITED = {"count": 2, "resources": {"limits": {"cpu": "1000m", "memory": "1.5Gi"}}}
@@ -180,3 +182,53 @@ def test_what_we_do_not_control_is_not_ours(
 ) -> None:
     with pytest.raises(error, match=message):
         check_ownership(llama_cluster(), live)
+
+
+POLICIES = [
+    with_digest(policy)
+    for policy in (
+        leader_policy(llama_cluster(), None),
+        leader_egress_policy(llama_cluster()),
+        workers_policy(llama_cluster()),
+        group_policy(llama_cluster(), 0),
+    )
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: str(policy["metadata"]["name"]))
+def test_a_policy_that_is_as_wanted_is_not_applied(policy: Manifest) -> None:
+    stored = copy.deepcopy(policy)
+    # The API server drops empty lists; and what a policy does not speak of it need not leave out.
+    stored["spec"] = {key: value for key, value in stored["spec"].items() if value != []}
+    assert difference(policy, stored) is None
+    other = "egress" if "Ingress" in stored["spec"]["policyTypes"] else "ingress"
+    stored["spec"].setdefault(other, [])
+    assert difference(policy, stored) is None
+
+
+def opened(way: str) -> Manifest:
+    """The policy of a group, after somebody opened it a little."""
+    stored = copy.deepcopy(POLICIES[-1])
+    [rule] = stored["spec"]["ingress"]
+    match way:
+        case "for fewer pods":
+            stored["spec"]["podSelector"]["matchLabels"]["nobody"] = "is"
+        case "at a port":
+            rule["ports"].append({"protocol": "TCP", "port": 22})
+        case "to a peer":
+            rule["from"].append({"podSelector": {}})
+        case "to other namespaces":
+            rule["from"][0]["namespaceSelector"] = {}
+        case "by a rule":
+            stored["spec"]["ingress"].append({})
+    return stored
+
+
+@pytest.mark.parametrize(
+    "way", ["for fewer pods", "at a port", "to a peer", "to other namespaces", "by a rule"]
+)
+def test_a_policy_that_says_more_is_applied_again(way: str) -> None:
+    assert difference(POLICIES[-1], opened(way)) is not None
+    closed = copy.deepcopy(POLICIES[2])
+    closed["spec"]["ingress"] = [{}]
+    assert difference(POLICIES[2], closed) is not None

@@ -16,6 +16,7 @@ from llamacluster.resources.planjob import inputs_hash
 from tests.build import IMAGE, Manifest, a_plan, stored
 from tests.fakekubeapi import FakeKubeApi
 from tests.unit.controller.build import plan_pod, terminated
+from tests.unit.rights import IN_NAMESPACES, OF_NODES, each
 
 OPERATOR_PODS = OperatorPods("system", {"app": "operator"})
 
@@ -85,7 +86,10 @@ class World:
         operator = Reconciler(
             self.api, self.agents, self.image, self.operator_pods, lambda: self.now
         )
-        return await operator(f"ns/{name}")
+        try:
+            return await operator(f"ns/{name}")
+        finally:
+            assert self.api.used <= each(IN_NAMESPACES, OF_NODES), "a right that it has not"
 
     async def writes(self) -> int:
         """Writes of one more reconcile."""
