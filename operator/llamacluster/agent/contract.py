@@ -62,7 +62,8 @@ SERVING = "/serving"
 """GET to a leader: 200 while its engine takes requests. The gate asks; unlike READYZ it holds on
 until the last request when the group is told to stop."""
 STATUS = "/status"
-"""GET: `WorkerStatus` or `LeaderStatus`."""
+"""GET: `WorkerStatus` or `LeaderStatus`. The leader that a worker is attached to asks it for
+`/status?EPOCH`: by that the worker knows that its leader is there."""
 ATTACH = "/attach"
 """POST `AttachRequest` to a worker: it restarts its RPC server and answers `WorkerStatus`."""
 
@@ -91,6 +92,9 @@ TLS_DIR = "/tls"
 """Where the gate finds the Secret `server.tlsSecret`."""
 GATE_STATUS_FILE = f"{SCRATCH_DIR}/gate.json"
 """`GateStatus`, from the gate's agent to the leader's: both containers have SCRATCH_DIR."""
+
+SINCE_FILE = f"{SCRATCH_DIR}/leader-since"
+"""Where a leader keeps its AttachRequest.leaderSince from one container to the next."""
 
 LEADER_ADDRESS_ENV = "LWS_LEADER_ADDRESS"
 """`<leader pod>.<subdomain>.<namespace>`, set by LeaderWorkerSet in every pod of a group."""
@@ -527,6 +531,10 @@ class AttachRequest(TypedDict):
     """Unique for each forming of a group."""
     leader: str
     """Pod name of the leader."""
+    leaderSince: int
+    """When the agent first started in the leader's pod: milliseconds since 1970, by the clock of
+    its node. Two pods may have the leader's name at a time, when a node was lost and comes back:
+    the younger is the group's."""
     worker: str
     """Pod name that the leader means to speak to: a stale DNS answer is refused with 421."""
 

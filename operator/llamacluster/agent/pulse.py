@@ -5,16 +5,29 @@ says 200. Its /metrics are told between two steps of the computation, so an answ
 life. None is no sign of death: a step of a long prompt may take minutes on slow CPUs. But then some
 part of the group computes. Where no answer comes and no process of the group takes CPU time,
 nothing is under way any more, whatever the model's pace is.
+
+While the engine loads it has no such answer, and a disk or a network that stands still for a while
+may be all that there is to it. To load anew costs what it has cost so far, so a load is given time
+in proportion to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from llamacluster.agent.clock import Clock
+from llamacluster.planning.reasons import GroupError, Reason
+
 LOOKS = 2
 """Looks in a row without a sign of life after which the engine hangs."""
 IDLE_CPUS = 0.02
 """What the processes of a group take while they only wait."""
+LOADING_TIMES = 3
+"""A load may stand still for so many times as long as a request."""
+LOADING_SHARE = 0.25
+"""And for this part of the time that it has taken so far."""
+LOADING_IDLE_CPUS = 0.005
+"""To hash and send weights that come from a disk at 5 MB/s takes more."""
 
 
 class Pulse:
@@ -44,3 +57,42 @@ class Pulse:
             return
         self._silent += 1
         self.stopped = self._silent >= LOOKS
+
+    @property
+    def error(self) -> GroupError | None:
+        """What is wrong, once it has stopped."""
+        if not self.stopped:
+            return None
+        return GroupError(
+            Reason.EngineHung,
+            "a request is under way, and neither the engine nor any worker works on it: a worker"
+            " does not answer the engine; the group forms anew",
+        )
+
+
+class Load:
+    """Whether a load gets on: the workers hold more or less than before, or some process of the
+    group takes CPU time."""
+
+    def __init__(self, cpu_seconds: Callable[[], float], hung_seconds: float, clock: Clock) -> None:
+        """`cpu_seconds` and `hung_seconds` as in Pulse."""
+        self._cpu_seconds = cpu_seconds
+        self._least_seconds = LOADING_TIMES * hung_seconds
+        self._clock = clock
+        self._began = self._moved = clock.monotonic()
+        self._received, self._cpu = 0, cpu_seconds()
+
+    def error(self, received_bytes: int) -> GroupError | None:
+        """What is wrong when it has stood still for too long."""
+        now, cpu = self._clock.monotonic(), self._cpu_seconds()
+        most = max(self._least_seconds, LOADING_SHARE * (now - self._began))
+        if received_bytes != self._received or cpu - self._cpu > LOADING_IDLE_CPUS * most:
+            self._moved, self._received, self._cpu = now, received_bytes, cpu
+        if now - self._moved < most:
+            return None
+        return GroupError(
+            Reason.EngineHung,
+            f"the load has stood still for {now - self._moved:.0f} s: the engine reads nothing and"
+            " the workers receive nothing; the group forms anew. Look at the network between the"
+            " nodes, and at the model's storage",
+        )

@@ -360,7 +360,8 @@ class Recovery(ApiModel):
     """For how long requests may be under way without a sign of life, until the engine is started
     anew. However slow the model is, this need not be longer: a long prompt takes CPU time, and that
     is a sign of life. Raise it where the engine may wait for a disk, or for a network that stands
-    still for so long."""
+    still for so long. A load may stand still for three times as long, or for a quarter of the time
+    that it has taken."""
 
 
 class ImagePullPolicy(StrEnum):

@@ -118,7 +118,7 @@ class FakePeers(Peers):
             raise PeerError("its name has no address yet")
         return f"addr-{name}"
 
-    def status(self, address: str) -> WorkerStatus:
+    def status(self, address: str, epoch: str = "") -> WorkerStatus:  # noqa: ARG002
         name = address.removeprefix("addr-")
         if name in self.silent:
             raise PeerError("its agent does not answer")
