@@ -62,8 +62,7 @@ SERVING = "/serving"
 """GET to a leader: 200 while its engine takes requests. The gate asks; unlike READYZ it holds on
 until the last request when the group is told to stop."""
 STATUS = "/status"
-"""GET: `WorkerStatus` or `LeaderStatus`. The leader that a worker is attached to asks it for
-`/status?EPOCH`: by that the worker knows that its leader is there."""
+"""GET: `WorkerStatus` or `LeaderStatus`."""
 ATTACH = "/attach"
 """POST `AttachRequest` to a worker: it restarts its RPC server and answers `WorkerStatus`."""
 
@@ -528,7 +527,8 @@ class AttachRequest(TypedDict):
     """Body of ATTACH."""
 
     epoch: str
-    """Unique for each forming of a group."""
+    """Unique for each forming of a group. The leader looks at its workers by `/status?EPOCH` then:
+    so each knows that its leader is there."""
     leader: str
     """Pod name of the leader."""
     leaderSince: int
