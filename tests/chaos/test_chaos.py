@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos.faults import KINDS, Kind, Target
+from tests.chaos.faults import ENCRYPTED, KINDS, Kind, Target
 from tests.chaos.stage import (
     put_controllers_on_control_plane,
     serve_model,
@@ -33,11 +33,14 @@ from tests.kind.images import BuiltImages
 pytestmark = pytest.mark.e2e
 
 SEED = 1
-LANES = ("worker", "cut", "leader", "for good")
+LANES = ("worker", "cut", "leader", "for good", "encrypted")
 """The groups, and how the kinds of faults begin that strike each."""
 CONTROLLERS = [kind for kind in KINDS if kind.name.endswith("away")]
 """They strike all groups: one after the other, when the lanes are done."""
-SHORT = [kind for kind in KINDS if kind not in CONTROLLERS and "node" not in kind.name]
+SHORT = [
+    *(kind for kind in KINDS if kind not in CONTROLLERS and "node" not in kind.name),
+    *ENCRYPTED,
+]
 """Kubernetes takes a minute to notice that a node is lost: one is, for several groups at once."""
 PATIENCE = 6.0
 """Times as long as `make chaos` a fault may take here: a busy machine is no failure."""
@@ -69,7 +72,8 @@ def seen(kind_cluster: Cluster, images: BuiltImages) -> Iterator[Seen]:
 
         def live_through(lane: str) -> list[Outcome]:
             kinds = [kind for kind in SHORT if kind.name.startswith(lane)]
-            manifest = off(struck(lane.replace(" ", "-")), victim)
+            group = struck(lane.replace(" ", "-"), encrypted=lane == "encrypted")
+            manifest = off(group, victim)
             with serving(kind_cluster, images, namespace, manifest) as witness:
                 return list(struck_by(witness, kinds, chance))
 
