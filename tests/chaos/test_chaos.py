@@ -152,11 +152,14 @@ def lose_a_node(cluster: Cluster, namespace: str, victim: str) -> None:
             assert told["lastRecovery"]["seconds"] > 0
         # What only a person can know is left as it is, and heals when the node comes back.
         assert claimed.uids()["claimed-group-0"] == before["claimed"]["claimed-group-0"]
+        epoch = of_leader.leader_status()["epoch"]
     finally:
         faults.unpause_node(victim)
     for group in (claimed, patient):
         group.wait_for("Ready", "True", "Ready")
     assert patient.uids() == before["patient"]
+    # The former leader was there again, until its kubelet learned that it has a successor.
+    assert of_leader.leader_status()["epoch"] == epoch
     for group in groups:
         group.kubectl("delete", "llc", group.name, "--wait=false")
 

@@ -307,6 +307,26 @@ def test_a_fault_is_noticed_in_time_and_heals(
     assert world.leader.status.epoch != epoch
 
 
+@pytest.mark.parametrize(
+    "fault", [_kill_worker, _freeze_worker, _cut_worker_off, _stop_whole_worker, _freeze_engine]
+)
+def test_a_fault_during_a_load_is_noticed_in_time_and_heals(
+    world: World, fault: Callable[[World], None]
+) -> None:
+    world.leader.alive[0].end(137)
+    world.pass_time(2)
+    [engine] = world.leader.alive
+    world.leader.http.stalls = True
+    fault(world)
+    world.pass_time(15)
+    assert engine.exit_code() is not None
+    for pod in world.workers.values():
+        pod.reached = pod.answers = True
+    world.pass_time(BACK_SECONDS)
+    assert world.leader.is_ready
+    assert world.is_whole()
+
+
 def test_a_load_that_stands_still_is_begun_anew(world: World) -> None:
     world.leader.alive[0].end(137)
     world.pass_time(2)
