@@ -269,7 +269,10 @@ class Leader:
                 self._status.progress = pace.at(received, model.sent_bytes)
             return self._http.is_healthy()
 
-        self._wait(engine, watch, until=is_loaded, hung=lambda: load.error(watch.received_bytes))
+        def stands_still() -> GroupError | None:
+            return load.error(engine.child.read_bytes() + watch.received_bytes)
+
+        self._wait(engine, watch, until=is_loaded, hung=stands_still)
         self._status.progress = None
         self._status.load_seconds = round(self._clock.monotonic() - engine.started, 3)
 

@@ -27,7 +27,7 @@ LOADING_TIMES = 3
 LOADING_SHARE = 0.25
 """And for this part of the time that it has taken so far."""
 LOADING_IDLE_CPUS = 0.005
-"""To hash and send weights that come from a disk at 5 MB/s takes more."""
+"""To hash and send weights takes more, be it at 5 MB/s."""
 
 
 class Pulse:
@@ -71,8 +71,9 @@ class Pulse:
 
 
 class Load:
-    """Whether a load gets on: the workers hold more or less than before, or some process of the
-    group takes CPU time."""
+    """Whether a load gets on: bytes move, or some process of the group takes CPU time. Either may
+    be all for long: the engine first maps the whole file, which costs little but disk, and a tensor
+    of gigabytes is hashed before it is sent."""
 
     def __init__(self, cpu_seconds: Callable[[], float], hung_seconds: float, clock: Clock) -> None:
         """`cpu_seconds` and `hung_seconds` as in Pulse."""
@@ -80,14 +81,15 @@ class Load:
         self._least_seconds = LOADING_TIMES * hung_seconds
         self._clock = clock
         self._began = self._moved = clock.monotonic()
-        self._received, self._cpu = 0, cpu_seconds()
+        self._bytes, self._cpu = 0, cpu_seconds()
 
-    def error(self, received_bytes: int) -> GroupError | None:
-        """What is wrong when it has stood still for too long."""
+    def error(self, moved_bytes: int) -> GroupError | None:
+        """What is wrong when it has stood still for too long. `moved_bytes`: that the engine has
+        read and the workers hold."""
         now, cpu = self._clock.monotonic(), self._cpu_seconds()
         most = max(self._least_seconds, LOADING_SHARE * (now - self._began))
-        if received_bytes != self._received or cpu - self._cpu > LOADING_IDLE_CPUS * most:
-            self._moved, self._received, self._cpu = now, received_bytes, cpu
+        if moved_bytes != self._bytes or cpu - self._cpu > LOADING_IDLE_CPUS * most:
+            self._moved, self._bytes, self._cpu = now, moved_bytes, cpu
         if now - self._moved < most:
             return None
         return GroupError(

@@ -78,6 +78,9 @@ class FakeChild:
     def cpu_seconds(self) -> float:
         return self.cpu
 
+    def read_bytes(self) -> int:
+        return 0
+
 
 class FakeLauncher(Launcher):
     """Remembers what it started; `begin` decides how each child's life begins."""

@@ -71,7 +71,7 @@ def test_a_long_load_is_given_more_time() -> None:
 def test_what_is_slow_does_not_stand_still() -> None:
     clock, cpu = FastClock(), 0.0
     load = Load(lambda: cpu, hung_seconds=20, clock=clock)
-    for _ in range(5000):  # one large tensor from a slow disk: hashed, and not sent yet
+    for _ in range(5000):  # one large tensor is hashed, and not sent yet
         clock.wait(Event(), 1)
         cpu += 0.01
         assert load.error(0) is None
