@@ -1,6 +1,6 @@
 """How soon a group says that it is broken, idle and busy, and how soon it is whole again.
 
-    python -m benchmarks.detection
+    python -m benchmarks.detection [--encrypted]
 
 A group of two workers in containers of the real image, which needs no cluster: seconds from each
 fault until the leader is not ready, and from when its cause is gone until it is, beyond the time in
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from benchmarks.encryption import certificates
 from llamacluster.agent.contract import AGENT_PORT, READYZ, LeaderOptions
 from llamacluster.agent.leader import STABLE_SECONDS
 from tests.engine.group import DOMAIN, Group
@@ -135,15 +136,18 @@ def measure(group: Group, fault: Fault, what: str) -> bool:
 
 
 def main() -> int:
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    ).parse_args()
+    )
+    parser.add_argument("--encrypted", action="store_true", help="with RPC encryption")
+    args = parser.parse_args()
     engine = docker.find_or_start()
     image = images.build_engine(engine, ROOT)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         write(Path(folder) / "tiny.gguf")
-        group = Group(engine, image, Path(folder))
+        tls = certificates(Path(folder)) if args.encrypted else None
+        group = Group(engine, image, Path(folder), tls)
         try:
             group.start_worker(1)
             group.start_worker(2)
