@@ -46,7 +46,8 @@ EVERY ?= 60
 # On the tests' cluster, which it leaves as it was.
 chaos: setup
 	@LLAMACLUSTER_TEST_CLUSTER=$(TEST_CLUSTER) \
-	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --every $(EVERY)
+	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --every $(EVERY) \
+	  $(if $(ENCRYPTED),--encrypted)
 
 # Remove the tests' cluster, which `make test` leaves for its next run.
 down: setup

@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--every", type=float, default=60, help="seconds from fault to fault")
     parser.add_argument("--only", default="", help="kinds of faults whose name has this in it")
+    parser.add_argument("--encrypted", action="store_true", help="a group with RPC encryption")
     args = parser.parse_args(arguments)
     kinds = [kind for kind in KINDS if args.only in kind.name]
     cluster = Cluster(os.environ.get("LLAMACLUSTER_TEST_CLUSTER", "llamacluster-test"))
@@ -50,7 +51,8 @@ def main(arguments: list[str]) -> int:
         put_controllers_on_control_plane(cluster, images)
         with fresh_namespace(cluster) as namespace:
             serve_model(cluster, images, namespace)
-            with serving(cluster, images, namespace, struck("chaos")) as witness:
+            group = struck("chaos", encrypted=args.encrypted)
+            with serving(cluster, images, namespace, group) as witness:
                 broken = run(witness, kinds, Random(args.seed), args.minutes * 60, args.every)  # noqa: S311
     except KeyboardInterrupt:
         print("\nstopped; all faults are taken back")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal, Protocol
 
@@ -370,3 +370,19 @@ KINDS = (
         hides="API server",
     ),
 )
+
+ENCRYPTED = tuple(
+    replace(kind, name=f"encrypted: {kind.name}")
+    for kind in KINDS
+    if kind.name
+    in (
+        "worker: engine killed",
+        "worker: engine frozen",
+        "worker: frozen",
+        "cut: both ways, silent",
+        "cut: both ways, reset",
+        "leader: engine killed",
+    )
+)
+"""Those for a group with RPC encryption in which another program, the tunnel, stands between the
+leader's engine and what goes wrong."""

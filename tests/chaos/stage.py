@@ -39,9 +39,10 @@ def serve_model(cluster: Cluster, images: BuiltImages, namespace: str) -> None:
     cluster.kubectl("rollout", "status", *model, "--timeout=120s")
 
 
-def struck(name: str) -> Json:
+def struck(name: str, *, encrypted: bool = False) -> Json:
     """A group to be struck."""
-    manifest = tiny(recovery={"lostNodeSeconds": bounds.LOST_NODE_SECONDS})
+    recovery = {"lostNodeSeconds": bounds.LOST_NODE_SECONDS}
+    manifest = tiny(recovery=recovery, rpc={"encryption": encrypted})
     manifest["metadata"]["name"] = name
     return manifest
 

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos.faults import KINDS, Kind, Target
+from tests.chaos.faults import ENCRYPTED, KINDS, Kind, Target
 from tests.chaos.stage import (
     put_controllers_on_control_plane,
     serve_model,
@@ -38,11 +38,15 @@ LANES = {
     "cut": ("cut:",),
     "leader": ("leader:",),
     "other": ("leader and worker:", "for good:"),
+    "encrypted": ("encrypted:",),
 }
 """The groups, and how the kinds of faults begin that strike each."""
 CONTROLLERS = [kind for kind in KINDS if kind.name.endswith("away")]
 """They strike all groups: one after the other, when the lanes are done."""
-SHORT = [kind for kind in KINDS if kind not in CONTROLLERS and "node" not in kind.name]
+SHORT = [
+    *(kind for kind in KINDS if kind not in CONTROLLERS and "node" not in kind.name),
+    *ENCRYPTED,
+]
 """Kubernetes takes a minute to notice that a node is lost: one is, for several groups at once."""
 PATIENCE = 6.0
 """Times as long as `make chaos` a fault may take here: a busy machine is no failure."""
@@ -74,7 +78,8 @@ def seen(kind_cluster: Cluster, images: BuiltImages) -> Iterator[Seen]:
 
         def live_through(lane: str) -> list[Outcome]:
             kinds = [kind for kind in SHORT if kind.name.startswith(LANES[lane])]
-            with serving(kind_cluster, images, namespace, off(struck(lane), victim)) as witness:
+            manifest = off(struck(lane, encrypted=lane == "encrypted"), victim)
+            with serving(kind_cluster, images, namespace, manifest) as witness:
                 return list(struck_by(witness, kinds, chance))
 
         outcomes = [one for lane in pool.map(live_through, LANES) for one in lane]
@@ -153,11 +158,14 @@ def lose_a_node(cluster: Cluster, namespace: str, victim: str) -> None:
             assert told["lastRecovery"]["seconds"] > 0
         # What only a person can know is left as it is, and heals when the node comes back.
         assert claimed.uids()["claimed-group-0"] == before["claimed"]["claimed-group-0"]
+        epoch = of_leader.leader_status()["epoch"]
     finally:
         faults.unpause_node(victim)
     for group in (claimed, patient):
         group.wait_for("Ready", "True", "Ready")
     assert patient.uids() == before["patient"]
+    # The former leader was there again, until its kubelet learned that it has a successor.
+    assert of_leader.leader_status()["epoch"] == epoch
     for group in groups:
         group.kubectl("delete", "llc", group.name, "--wait=false")
 

@@ -189,6 +189,53 @@ def test_a_worker_that_falls_silent_in_the_midst_of_a_request_heals(new_group: N
     group.until("Ready", formations=2)
 
 
+STALLING = """#!/usr/bin/python3
+# In front of the RPC server: passes {most} bytes on to it, and then nothing any more.
+import socket, subprocess, sys, threading
+args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+port, args["-p"] = int(args["-p"]), "50099"
+words = (word for pair in args.items() for word in pair)
+subprocess.Popen(["/usr/local/bin/ggml-rpc-server", *words])
+left = {most}
+
+def pass_on(source, target, counted):
+    global left
+    while (data := source.recv(4096)) and left > 0:
+        target.sendall(data)
+        left -= len(data) if counted else 0
+    if data:
+        threading.Event().wait()
+    target.shutdown(socket.SHUT_WR)
+
+with socket.create_server((args["-H"], port)) as server:
+    while True:
+        near, _ = server.accept()
+        far = socket.create_connection(("127.0.0.1", 50099))
+        threading.Thread(target=pass_on, args=(near, far, True)).start()
+        threading.Thread(target=pass_on, args=(far, near, False)).start()
+"""
+
+
+@pytest.mark.parametrize("most", [0, 100_000], ids=["before it begins", "in its midst"])
+def test_a_load_that_stands_still_is_begun_anew(
+    new_group: NewGroup, models: Path, most: int
+) -> None:
+    """As when a connection is forgotten by what lies between the nodes: agents still answer."""
+    group = new_group()
+    program = models / f"stalling-{most}" / "ggml-rpc-server"
+    program.parent.mkdir()
+    program.write_text(STALLING.format(most=most))
+    program.chmod(0o755)
+    # The leader has it too, for all builds must be equal.
+    path = ("--env", f"PATH=/test-models/{program.parent.name}:/usr/local/bin:/usr/bin:/bin")
+    for index in (1, 2):
+        group.start_worker(index, *path)
+    group.start_leader(replace(OPTIONS, hung_engine_seconds=4), *path)
+    status = group.until("EngineHung")
+    assert "the load has stood still for 1" in status["message"]
+    eventually(lambda: group.leader.log().count("starting engine") > 1)
+
+
 def test_a_cut_in_the_network_heals(new_group: NewGroup) -> None:
     group = whole(new_group())
     group.until("Ready")
@@ -229,7 +276,7 @@ def test_attach_starts_a_clean_rpc_server(new_group: NewGroup) -> None:
     before = group.worker_status(1)
     assert before["child"] is not None
     for epoch in ("first", "second"):
-        request = {"epoch": epoch, "leader": "x-0", "worker": "x-0-1"}
+        request = {"epoch": epoch, "leader": "x-0", "leaderSince": 1, "worker": "x-0-1"}
         code, body = worker.post(ATTACH, request)
         answer = json.loads(body)
         assert code == 200
@@ -252,7 +299,8 @@ def test_attach_under_another_name_is_refused(new_group: NewGroup) -> None:
     group = new_group()
     worker = group.start_worker(1)
     eventually(lambda: _answers(group, 1))
-    code, body = worker.post(ATTACH, {"epoch": "e", "leader": "x-0", "worker": "x-0-2"})
+    request = {"epoch": "e", "leader": "x-0", "leaderSince": 1, "worker": "x-0-2"}
+    code, body = worker.post(ATTACH, request)
     assert (code, body) == (421, "this is x-0-1, not x-0-2\n")
 
 

@@ -37,6 +37,7 @@ from llamacluster.agent.contract import (
     RPC_PORT,
     RPC_TLS_DIR,
     SCRATCH_DIR,
+    SINCE_FILE,
     TLS_DIR,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
@@ -59,6 +60,7 @@ from llamacluster.agent.listening import connections, is_listening
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import Peers, TunnelledPeers
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
+from llamacluster.agent.podstart import pod_since
 from llamacluster.agent.process import Launcher
 from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.agent.source import Web
@@ -196,6 +198,7 @@ def _leader(
         clock=clock,
         log=log,
         stopping=stopping,
+        since=pod_since(Path(SINCE_FILE), clock),
     )
 
 

@@ -37,7 +37,7 @@ class Answer:
 
 
 Route = Callable[[bytes], Answer]
-"""Gets the request's body."""
+"""Gets the request's body; of a GET, what stands behind the question mark of its path."""
 
 
 class Api:
@@ -140,7 +140,7 @@ def _handler(
             self.rfile = io.BufferedReader(_Arriving(self.connection, self.timeout))
 
         def do_GET(self) -> None:
-            self._answer(self._refused() or self._routed(b""))
+            self._answer(self._refused() or self._routed(None))
 
         def do_POST(self) -> None:
             if refused := self._refused():
@@ -159,11 +159,11 @@ def _handler(
                 return None
             return Answer(401, "this is for the group's own leader: its token is not the one here")
 
-        def _routed(self, body: bytes) -> Answer:
-            path = self.path.partition("?")[0]
+        def _routed(self, body: bytes | None) -> Answer:
+            path, _, query = self.path.partition("?")
             route = routes.get(f"{self.command} {path}")
             if route:
-                return route(body)
+                return route(query.encode() if body is None else body)
             return Answer(405, "method not allowed") if path in paths else Answer(404, "not found")
 
         def _answer(self, answer: Answer) -> None:

@@ -92,6 +92,9 @@ TLS_DIR = "/tls"
 GATE_STATUS_FILE = f"{SCRATCH_DIR}/gate.json"
 """`GateStatus`, from the gate's agent to the leader's: both containers have SCRATCH_DIR."""
 
+SINCE_FILE = f"{SCRATCH_DIR}/leader-since"
+"""Where a leader keeps its AttachRequest.leaderSince from one container to the next."""
+
 LEADER_ADDRESS_ENV = "LWS_LEADER_ADDRESS"
 """`<leader pod>.<subdomain>.<namespace>`, set by LeaderWorkerSet in every pod of a group."""
 
@@ -524,9 +527,14 @@ class AttachRequest(TypedDict):
     """Body of ATTACH."""
 
     epoch: str
-    """Unique for each forming of a group."""
+    """Unique for each forming of a group. The leader looks at its workers by `/status?EPOCH` then:
+    so each knows that its leader is there."""
     leader: str
     """Pod name of the leader."""
+    leaderSince: int
+    """When the agent first started in the leader's pod: milliseconds since 1970, by the clock of
+    its node. Two pods may have the leader's name at a time, when a node was lost and comes back:
+    the younger is the group's."""
     worker: str
     """Pod name that the leader means to speak to: a stale DNS answer is refused with 421."""
 

@@ -51,7 +51,7 @@ from llamacluster.agent.moves import Move, Seen, next_move
 from llamacluster.agent.peers import Peers
 from llamacluster.agent.process import Child, Launcher, stop
 from llamacluster.agent.progress import Pace
-from llamacluster.agent.pulse import Pulse
+from llamacluster.agent.pulse import Load, Pulse
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.workers import (
     WATCH_SECONDS,
@@ -106,8 +106,9 @@ class Leader:
         clock: Clock,
         log: Log,
         stopping: Event,
+        since: int,
     ) -> None:
-        """`pool` asks the workers, all at the same time."""
+        """`pool` asks the workers, all at the same time; `since` as in AttachRequest."""
         self._options = options
         self._name, self._hosts = worker_hosts(address, len(options.layers))
         self._program = program
@@ -125,6 +126,7 @@ class Leader:
         self._clock = clock
         self._log = log
         self._stopping = stopping
+        self._since = since
         self._wake = Event()  # something happened that the current wait should look at
         self._ready_since = math.inf
         self._serving = False  # the engine takes requests
@@ -202,7 +204,7 @@ class Leader:
     def _attach(self, found: Sequence[Found]) -> tuple[str, list[Found]]:
         epoch = self._status.epoch = new_epoch()
         self._enter(Phase.Attaching, Reason.Attaching, f"attaching {len(found)} workers")
-        answers = attach(found, self._name, epoch, self._peers, self._pool)
+        answers = attach(found, self._name, self._since, epoch, self._peers, self._pool)
         self._status.workers = [
             seen(answer, attached=True)
             if isinstance(answer, Found)
@@ -259,6 +261,7 @@ class Leader:
 
     def _wait_until_loaded(self, engine: _Engine, model: FoundModel, watch: Watch) -> None:
         pace = Pace(self._clock)
+        load = Load(_cpu(engine, watch), self._options.hung_engine_seconds, self._clock)
 
         def is_loaded() -> bool:
             if model.sent_bytes:
@@ -266,7 +269,10 @@ class Leader:
                 self._status.progress = pace.at(received, model.sent_bytes)
             return self._http.is_healthy()
 
-        self._wait(engine, watch, until=is_loaded)
+        def stands_still() -> GroupError | None:
+            return load.error(engine.child.read_bytes() + watch.received_bytes)
+
+        self._wait(engine, watch, until=is_loaded, hung=stands_still)
         self._status.progress = None
         self._status.load_seconds = round(self._clock.monotonic() - engine.started, 3)
 
@@ -276,7 +282,8 @@ class Leader:
             self._http.make_first_token, self._options.embeddings, FIRST_TOKEN_SECONDS
         )
         token.add_done_callback(lambda _: self._wake.set())
-        self._wait(engine, watch, until=token.done)
+        with self._pulse(engine, watch) as pulse:
+            self._wait(engine, watch, until=token.done, hung=lambda: pulse.error)
         token.result()
 
     def _let_the_gate_open(self, engine: _Engine, watch: Watch) -> None:
@@ -305,10 +312,14 @@ class Leader:
 
     def _serve(self, engine: _Engine, watch: Watch) -> None:
         """Serves for as long as the group is whole. Ends only by an exception."""
+        with self._pulse(engine, watch) as pulse:
+            self._wait(engine, watch, until=lambda: False, hung=lambda: pulse.error)
+
+    @contextmanager
+    def _pulse(self, engine: _Engine, watch: Watch) -> Iterator[Pulse]:
+        """Feels it again and again, from a thread of its own."""
         pulse = Pulse(
-            self._http.is_responsive,
-            lambda: engine.child.cpu_seconds() + sum(watch.cpu.values()),
-            self._options.hung_engine_seconds,
+            self._http.is_responsive, _cpu(engine, watch), self._options.hung_engine_seconds
         )
         done = Event()
 
@@ -319,7 +330,7 @@ class Leader:
 
         Thread(target=look_again_and_again, daemon=True).start()
         try:
-            self._wait(engine, watch, until=lambda: False, hung=lambda: pulse.stopped)
+            yield pulse
         finally:
             done.set()
 
@@ -328,7 +339,7 @@ class Leader:
         engine: _Engine,
         watch: Watch,
         until: Callable[[], bool],
-        hung: Callable[[], bool] = lambda: False,
+        hung: Callable[[], GroupError | None] = lambda: None,
     ) -> None:
         """Waits until that is so. Raises GroupError as soon as the group is broken, and Stopped
         when it is told to stop and has finished what runs."""
@@ -360,7 +371,7 @@ class Leader:
         engine: _Engine,
         watch: Watch,
         until: Callable[[], bool],
-        hung: Callable[[], bool],
+        hung: Callable[[], GroupError | None],
     ) -> Seen:
         draining, stop_at_once = self._drain.has_begun, self._stopping.is_set()
         leaving, now = watch.leaving, self._clock.monotonic()
@@ -451,3 +462,8 @@ class _Engine:
     child: Child
     log: EngineLog
     started: float
+
+
+def _cpu(engine: _Engine, watch: Watch) -> Callable[[], float]:
+    """CPU seconds that the processes of the group have taken."""
+    return lambda: engine.child.cpu_seconds() + sum(watch.cpu.values())

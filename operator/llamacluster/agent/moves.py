@@ -45,8 +45,8 @@ class Seen:
     """The step that is under way is done; serving never is."""
     serving: bool = False
     """Requests are let in."""
-    hung: bool = False
-    """Requests are under way, and nothing works on them."""
+    hung: GroupError | None = None
+    """A load or requests are under way, and nothing works on them."""
     draining: bool = False
     """Told to stop."""
     drained: bool = False
@@ -72,11 +72,7 @@ def next_move(seen: Seen) -> Move | GroupError:
             "the engine was stopped by a signal (SIGSTOP); the group forms anew",
         )
     if seen.hung:
-        return GroupError(
-            Reason.EngineHung,
-            "a request is under way, and neither the engine nor any worker works on it: a worker"
-            " does not answer the engine; the group forms anew",
-        )
+        return seen.hung
     if seen.draining:
         return Move.Stop if seen.drained else Move.Wait
     if seen.leaving is None:

@@ -49,9 +49,11 @@ class Peers:
             ) from error
         return str(found[0][4][0])
 
-    def status(self, address: str) -> WorkerStatus:
-        """What the worker says of itself. Raises PeerError."""
-        return self._ask(address, "GET", STATUS, None, STATUS_SECONDS)
+    def status(self, address: str, epoch: str = "") -> WorkerStatus:
+        """What the worker says of itself. By the epoch under which it is attached it knows that its
+        leader is there. Raises PeerError."""
+        path = f"{STATUS}?{epoch}" if epoch else STATUS
+        return self._ask(address, "GET", path, None, STATUS_SECONDS)
 
     def attach(self, address: str, request: AttachRequest, seconds: float) -> WorkerStatus:
         """Has the worker start a clean RPC server; returns when that listens. Raises PeerError."""

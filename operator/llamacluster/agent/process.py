@@ -37,6 +37,10 @@ class Child(Protocol):
     def cpu_seconds(self) -> float:
         """CPU time that it has taken; 0 once it has ended."""
 
+    def read_bytes(self) -> int:
+        """What it has had read from disks and network file systems, not from the page cache; 0
+        once it has ended, or where the kernel does not count it."""
+
 
 class Launcher:
     """Starts processes of this machine."""
@@ -119,6 +123,13 @@ class _Process:
 
     def cpu_seconds(self) -> float:
         return (int(self._stat(_UTIME)) + int(self._stat(_STIME))) / os.sysconf("SC_CLK_TCK")
+
+    def read_bytes(self) -> int:
+        try:
+            lines = Path(f"/proc/{self.pid}/io").read_text().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes:")), 0)
 
     def _stat(self, field: int) -> str:
         """A field of the process' line in /proc; "0" once it is gone."""

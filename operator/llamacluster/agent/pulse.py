@@ -5,16 +5,29 @@ says 200. Its /metrics are told between two steps of the computation, so an answ
 life. None is no sign of death: a step of a long prompt may take minutes on slow CPUs. But then some
 part of the group computes. Where no answer comes and no process of the group takes CPU time,
 nothing is under way any more, whatever the model's pace is.
+
+While the engine loads it has no such answer, and a disk or a network that stands still for a while
+may be all that there is to it. To load anew costs what it has cost so far, so a load is given time
+in proportion to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from llamacluster.agent.clock import Clock
+from llamacluster.planning.reasons import GroupError, Reason
+
 LOOKS = 2
 """Looks in a row without a sign of life after which the engine hangs."""
 IDLE_CPUS = 0.02
 """What the processes of a group take while they only wait."""
+LOADING_TIMES = 3
+"""A load may stand still for so many times as long as a request."""
+LOADING_SHARE = 0.25
+"""And for this part of the time that it has taken so far."""
+LOADING_IDLE_CPUS = 0.005
+"""To hash and send weights takes more, be it at 5 MB/s."""
 
 
 class Pulse:
@@ -44,3 +57,44 @@ class Pulse:
             return
         self._silent += 1
         self.stopped = self._silent >= LOOKS
+
+    @property
+    def error(self) -> GroupError | None:
+        """What is wrong, once it has stopped."""
+        if not self.stopped:
+            return None
+        return GroupError(
+            Reason.EngineHung,
+            "a request is under way, and neither the engine nor any worker works on it: a worker"
+            " does not answer the engine; the group forms anew",
+        )
+
+
+class Load:
+    """Whether a load gets on: bytes move, or some process of the group takes CPU time. Either may
+    be all for long: the engine first maps the whole file, which costs little but disk, and a tensor
+    of gigabytes is hashed before it is sent."""
+
+    def __init__(self, cpu_seconds: Callable[[], float], hung_seconds: float, clock: Clock) -> None:
+        """`cpu_seconds` and `hung_seconds` as in Pulse."""
+        self._cpu_seconds = cpu_seconds
+        self._least_seconds = LOADING_TIMES * hung_seconds
+        self._clock = clock
+        self._began = self._moved = clock.monotonic()
+        self._bytes, self._cpu = 0, cpu_seconds()
+
+    def error(self, moved_bytes: int) -> GroupError | None:
+        """What is wrong when it has stood still for too long. `moved_bytes`: that the engine has
+        read and the workers hold."""
+        now, cpu = self._clock.monotonic(), self._cpu_seconds()
+        most = max(self._least_seconds, LOADING_SHARE * (now - self._began))
+        if moved_bytes != self._bytes or cpu - self._cpu > LOADING_IDLE_CPUS * most:
+            self._moved, self._bytes, self._cpu = now, moved_bytes, cpu
+        if now - self._moved < most:
+            return None
+        return GroupError(
+            Reason.EngineHung,
+            f"the load has stood still for {now - self._moved:.0f} s: the engine reads nothing and"
+            " the workers receive nothing; the group forms anew. Look at the network between the"
+            " nodes, and at the model's storage",
+        )

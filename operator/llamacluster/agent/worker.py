@@ -8,6 +8,10 @@ Told to stop, it says so in its status and serves its leader on until that close
 either the leader is told to stop too and finishes its requests, or it finishes them because it sees
 this worker leaving. A worker that no leader is connected to, or whose leader has not looked at it
 for some seconds (a lost node closes no connection), stops at once.
+
+Two pods may take themselves for the leader: one whose node was lost, and its successor. The one
+that started first is refused for as long as the other is there. Should clocks that differ have put
+them in the wrong order, that ends with the one that Kubernetes has given up.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ STOP_SECONDS = 1.0
 STABLE_SECONDS = 60.0
 LEADER_SILENT_SECONDS = 10.0
 """A leader looks at its workers every 2 seconds; after this long without a look it is gone."""
+MAX_SINCE = 2**63
 _LOOK_SECONDS = 0.02
 
 
@@ -74,11 +79,12 @@ class Worker:
         self._log = log
 
         self._wake = Event()  # the child ended, a leader asked to attach, or all is to stop
-        self._looked_at = clock.monotonic()  # by its leader, as far as is known
+        self._looked_at = clock.monotonic()  # by its leader
         self._lock = Lock()  # guards what follows
         self._request: AttachRequest | None = None
         self._epoch: str | None = None
         self._leader: str | None = None
+        self._leader_since = 0
         self._child: Child | None = None
         self._started = 0.0
         self._restarts = 0
@@ -138,8 +144,10 @@ class Worker:
             self._wake.clear()
 
     def _is_needed(self) -> bool:
-        silent = self._clock.monotonic() - self._looked_at
-        return silent < LEADER_SILENT_SECONDS and self._connected()
+        return self._is_looked_at() and self._connected()
+
+    def _is_looked_at(self) -> bool:
+        return self._clock.monotonic() - self._looked_at < LEADER_SILENT_SECONDS
 
     def _lost(self, message: str) -> None:
         self._log.error(message, epoch=self._epoch)
@@ -162,10 +170,14 @@ class Worker:
             return Answer(421, f"this is {self._name}, not {request['worker']}")
         if self._drain.has_begun:
             return Answer(409, f"{self._name} was told to stop")
-        self._looked_at = self._clock.monotonic()
-        self._log.info("attaching", leader=request["leader"], epoch=request["epoch"])
         with self._lock:
-            self._request = request
+            refused = request["leaderSince"] < self._leader_since and self._is_looked_at()
+            if not refused:
+                self._request, self._leader_since = request, request["leaderSince"]
+                self._looked_at = self._clock.monotonic()
+        if refused:
+            return Answer(409, f"{self._name} is with a leader that started after this one")
+        self._log.info("attaching", leader=request["leader"], epoch=request["epoch"])
         self._wake.set()
         deadline = self._clock.monotonic() + ATTACH_SECONDS
         never = Event()
@@ -208,13 +220,15 @@ class Worker:
         return {
             f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
             f"GET {READYZ}": lambda _: self._readiness(),
-            f"GET {STATUS}": lambda _: self._looked(),
+            f"GET {STATUS}": self._looked,
             f"POST {ATTACH}": self._attach_from,
         }
 
-    def _looked(self) -> Answer:
-        self._looked_at = self._clock.monotonic()
-        return Answer(200, self.status())
+    def _looked(self, epoch: bytes) -> Answer:
+        status = self.status()
+        if epoch.decode() == status["epoch"]:
+            self._looked_at = self._clock.monotonic()
+        return Answer(200, status)
 
     def _readiness(self) -> Answer:
         status = self.status()
@@ -234,8 +248,13 @@ class Worker:
         words = [value.get(key) for key in ("epoch", "leader", "worker")]
         if not all(isinstance(word, str) and 0 < len(word) <= 253 for word in words):
             return Answer(400, "epoch, leader and worker must be texts of 1 to 253 characters")
+        since = value.get("leaderSince")
+        if not isinstance(since, int) or not 0 < since < MAX_SINCE:
+            return Answer(400, "leaderSince must be a number of milliseconds")
         epoch, leader, worker = map(str, words)
-        return self.attach({"epoch": epoch, "leader": leader, "worker": worker})
+        return self.attach(
+            {"epoch": epoch, "leader": leader, "leaderSince": since, "worker": worker}
+        )
 
 
 def _explained(code: int | None) -> str:

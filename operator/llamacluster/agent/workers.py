@@ -110,13 +110,18 @@ def new_epoch() -> str:
 
 
 def attach(
-    found: Sequence[Found], leader: str, epoch: str, peers: Peers, pool: Executor
+    found: Sequence[Found], leader: str, since: int, epoch: str, peers: Peers, pool: Executor
 ) -> list[Found | str]:
     """Has every worker start a clean RPC server under `epoch`: the worker as it is then, or why it
     did not."""
 
     def ask(worker: Found) -> Found | str:
-        request: AttachRequest = {"epoch": epoch, "leader": leader, "worker": worker.name}
+        request: AttachRequest = {
+            "epoch": epoch,
+            "leader": leader,
+            "leaderSince": since,
+            "worker": worker.name,
+        }
         try:
             status = peers.attach(worker.address, request, ATTACH_SECONDS)
         except PeerError as error:
@@ -205,7 +210,7 @@ class Watch:
     def _look_at(self, worker: Found, misses: int) -> str | None:
         """What is lost with this worker, if it is."""
         try:
-            status = self._peers.status(worker.address)
+            status = self._peers.status(worker.address, self._epoch)
         except PeerError as error:
             self._missed[worker.name] += 1
             if self._missed[worker.name] < misses:

@@ -360,7 +360,8 @@ class Recovery(ApiModel):
     """For how long requests may be under way without a sign of life, until the engine is started
     anew. However slow the model is, this need not be longer: a long prompt takes CPU time, and that
     is a sign of life. Raise it where the engine may wait for a disk, or for a network that stands
-    still for so long."""
+    still for so long. A load may stand still for three times as long, or for a quarter of the time
+    that it has taken."""
 
 
 class ImagePullPolicy(StrEnum):
@@ -496,6 +497,37 @@ class GroupRecovery(GroupLoss):
     """From the loss until it was Ready."""
 
 
+MAX_CAUSES = 16
+
+
+class RestartCause(StatusModel):
+    """Why a container was started again."""
+
+    pod: str
+    """Its pod."""
+    container: str
+    """Its name."""
+    count: Annotated[int, Field(ge=1)]
+    """How often it was started again in this pod."""
+    reason: str = "Unknown"
+    """How it had ended the last time, in Kubernetes' word."""
+    exit_code: int | None = None
+    """With which exit code."""
+    at: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = None
+    """When."""
+
+
+class RecoveryCause(StatusModel):
+    """Why the group was lost."""
+
+    reason: str
+    """Why, in one CamelCase word."""
+    count: Annotated[int, Field(ge=1)]
+    """How often it became Ready again after that."""
+    at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    """When it last did."""
+
+
 class GroupStatus(StatusModel):
     """One group: a leader and its workers."""
 
@@ -519,12 +551,14 @@ class GroupStatus(StatusModel):
     """Workers that hold their part of the model for this group's leader."""
     restarts: int = 0
     """How often containers of its pods were started again."""
-    last_restart: str | None = None
-    """Which of them was it last, and why it had ended."""
+    restart_causes: Annotated[list[RestartCause], Field(max_length=MAX_CAUSES)] = []
+    """Which of them were it, and why; the last first."""
     lost: GroupLoss | None = None
     """What the group recovers from; absent while it serves or comes up for the first time."""
     recoveries: int = 0
     """How often it was lost and became Ready again. Rollouts do not count."""
+    recovery_causes: Annotated[list[RecoveryCause], Field(max_length=MAX_CAUSES)] = []
+    """What it was lost by; the last first."""
     last_recovery: GroupRecovery | None = None
     """The last of them."""
 

@@ -21,6 +21,7 @@ from llamacluster.api.types import (
     LlamaCluster,
     Plan,
     PlannedMemory,
+    RestartCause,
 )
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 2.0
 _ORDER = ("Ready", "Planned", "Progressing", "Degraded", "Isolated")
+RESTARTS_SHOWN = 3
+"""Containers of a group; the object's status has more."""
 _AS_WANTED = {ClusterReason.AsExpected, ClusterReason.ScaledToZero}
 
 
@@ -194,21 +197,33 @@ def _groups(groups: list[GroupStatus], plan: Plan | None, width: int, now: datet
     notes = [
         hanging(f"  group {group.index}: ", note, width, "dim")
         for group in groups
-        for note in _notes(group)
+        for note in _notes(group, now)
     ]
     return Group(table, *notes)
 
 
-def _notes(group: GroupStatus) -> Iterator[str]:
+def _notes(group: GroupStatus, now: datetime) -> Iterator[str]:
     if group.message:
         yield group.message
     if group.lost:
         yield f"lost by {group.lost.reason}: {group.lost.message}"
-    if group.last_restart:
-        yield f"last restart: {group.last_restart}"
+    for cause in group.restart_causes[:RESTARTS_SHOWN]:
+        yield _restarted(cause, now)
+    if group.recovery_causes:
+        yield "recovered from " + ", ".join(
+            f"{cause.reason} {cause.count}x (last {_age(cause.at, now)} ago)"
+            for cause in group.recovery_causes
+        )
     if group.last_recovery:
         last = group.last_recovery
         yield f"last recovery took {last.seconds} s, after {last.reason}: {last.message}"
+
+
+def _restarted(cause: RestartCause, now: datetime) -> str:
+    code = "" if cause.exit_code is None else f", exit code {cause.exit_code}"
+    age = "" if cause.at is None else f", {_age(cause.at, now)} ago"
+    of = f"{cause.container} of {cause.pod}"
+    return f"restarted {cause.count}x: {of}, last after {cause.reason}{code}{age}"
 
 
 def _pods(plan: Plan) -> Table:

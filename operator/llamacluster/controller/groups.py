@@ -48,7 +48,7 @@ def group_status(
     `asked_for`: it is replaced or removed because the spec says so, which is no loss.
     """
     finding = next(found for check in CHECKS if (found := check(group)))
-    restarts, last_restart = container_restarts(group)
+    restarts, restart_causes = container_restarts(group)
     status = GroupStatus(
         index=group.index,
         phase=finding.phase,
@@ -58,7 +58,7 @@ def group_status(
         failing=finding.failing,
         workers_attached=_workers_attached(group),
         restarts=restarts,
-        last_restart=last_restart,
+        restart_causes=restart_causes,
     )
     told: Mapping[str, object] = group.status or {}
     status = with_recovery(

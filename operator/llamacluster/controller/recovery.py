@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from llamacluster.api.types import GroupLoss, GroupPhase, GroupRecovery, GroupStatus
+from llamacluster.api.types import (
+    MAX_CAUSES,
+    GroupLoss,
+    GroupPhase,
+    GroupRecovery,
+    GroupStatus,
+    RecoveryCause,
+    RestartCause,
+)
 from llamacluster.controller.observation import Group
 from llamacluster.resources.metadata import Manifest
 
@@ -29,7 +37,8 @@ def with_recovery(
     unless it still drains. `told` is the agent's word, which is exact, of a recovery in place."""
     if previous is None:
         return status
-    lost, count, last = previous.lost, previous.recoveries, previous.last_recovery
+    lost, causes, last = previous.lost, previous.recovery_causes, previous.last_recovery
+    count = previous.recoveries
     if status.phase is not GroupPhase.SERVING:
         if previous.phase is GroupPhase.SERVING and not asked_for:
             lost = GroupLoss(reason=status.reason, message=status.message, at=now)
@@ -38,11 +47,16 @@ def with_recovery(
         lost = None
         # What the agent tells may be of long ago, and counted.
         newer = told and (last is None or _after(told.at, last.at, SAME_SECONDS))
-        if told and newer:
-            count, last = count + 1, told
-        elif own:
-            count, last = count + 1, own
-    status = status.model_copy(update={"lost": lost, "recoveries": count, "last_recovery": last})
+        if over := told if newer else own:
+            count, causes, last = count + 1, _with_cause(causes, over), over
+    status = status.model_copy(
+        update={
+            "lost": lost,
+            "recoveries": count,
+            "recovery_causes": causes,
+            "last_recovery": last,
+        }
+    )
     if lost is None or status.phase is GroupPhase.DRAINING:
         return status
     said = f"{status.message}; the last recovery took {last.seconds} s" if last else status.message
@@ -56,6 +70,12 @@ def _over(lost: GroupLoss | None, now: str) -> GroupRecovery | None:
     return GroupRecovery(
         reason=lost.reason, message=lost.message, at=now, seconds=max(0, round(seconds))
     )
+
+
+def _with_cause(causes: list[RecoveryCause], over: GroupRecovery) -> list[RecoveryCause]:
+    before = sum(cause.count for cause in causes if cause.reason == over.reason)
+    newest = RecoveryCause(reason=over.reason, count=before + 1, at=over.at)
+    return [newest, *(cause for cause in causes if cause.reason != over.reason)][:MAX_CAUSES]
 
 
 def _after(one: str, other: str, seconds: float) -> bool:
@@ -83,20 +103,25 @@ def recovery_told(answer: object) -> GroupRecovery | None:
     return None
 
 
-def container_restarts(group: Group) -> tuple[int, str | None]:
-    """How often containers of its pods were started again, and why the last of them."""
-    count = 0
-    last: tuple[str, str] | None = None
-    for pod in group.pods:
-        for container in pod.get("status", {}).get("containerStatuses", []):
-            count += container.get("restartCount", 0)
-            end: Manifest = container.get("lastState", {}).get("terminated") or {}
-            if end and (last is None or str(end.get("finishedAt", "")) > last[0]):
-                last = str(end.get("finishedAt", "")), _told(pod, container["name"], end)
-    return count, last[1] if last else None
+def container_restarts(group: Group) -> tuple[int, list[RestartCause]]:
+    """How often containers of its pods were started again, and why; the last first."""
+    causes = [
+        _cause(pod["metadata"]["name"], container)
+        for pod in group.pods
+        for container in pod.get("status", {}).get("containerStatuses", [])
+        if container.get("restartCount")
+    ]
+    causes.sort(key=lambda cause: cause.at or "", reverse=True)
+    return sum(cause.count for cause in causes), causes[:MAX_CAUSES]
 
 
-def _told(pod: Manifest, container: str, end: Manifest) -> str:
-    how = f"{end.get('reason', 'Error')}, exit code {end.get('exitCode')}"
-    when = f" at {end['finishedAt']}" if end.get("finishedAt") else ""
-    return f"{container} of pod {pod['metadata']['name']}: {how}{when}"
+def _cause(pod: str, container: Manifest) -> RestartCause:
+    ended: Manifest = container.get("lastState", {}).get("terminated") or {}
+    return RestartCause(
+        pod=pod,
+        container=container["name"],
+        count=container["restartCount"],
+        reason=ended.get("reason") or "Unknown",
+        exit_code=ended.get("exitCode"),
+        at=ended.get("finishedAt"),
+    )

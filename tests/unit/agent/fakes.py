@@ -78,6 +78,9 @@ class FakeChild:
     def cpu_seconds(self) -> float:
         return self.cpu
 
+    def read_bytes(self) -> int:
+        return 0
+
 
 class FakeLauncher(Launcher):
     """Remembers what it started; `begin` decides how each child's life begins."""
@@ -118,7 +121,7 @@ class FakePeers(Peers):
             raise PeerError("its name has no address yet")
         return f"addr-{name}"
 
-    def status(self, address: str) -> WorkerStatus:
+    def status(self, address: str, epoch: str = "") -> WorkerStatus:  # noqa: ARG002
         name = address.removeprefix("addr-")
         if name in self.silent:
             raise PeerError("its agent does not answer")

@@ -69,6 +69,7 @@ class Running:
             clock=clock,
             log=log,
             stopping=stopping,
+            since=1,
         )
         self.thread = Thread(target=self.leader.run)
         self.thread.start()
@@ -160,6 +161,29 @@ def test_an_engine_that_hangs_is_replaced(running: Running) -> None:
     assert "nor any worker works on it" in running.until_reason(Reason.EngineHung)["message"]
     running.http.responsive = True
     running.until_formed(2)
+
+
+def test_a_first_token_that_does_not_come_is_a_hang(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comes = Event()
+    monkeypatch.setattr(running.http, "make_first_token", lambda *_: comes.wait(20))
+    running.http.responsive = False
+    running.start()
+    running.until_reason(Reason.EngineHung)
+    running.http.responsive = True
+    comes.set()
+    running.until_formed()
+
+
+def test_a_load_that_stands_still_is_begun_anew(running: Running) -> None:
+    running.http.healthy = False
+    running.start()
+    message = running.until_reason(Reason.EngineHung)["message"]
+    assert re.search(r"the load has stood still for 6\d s", message)
+    running.http.healthy = True
+    running.until_formed()
+    assert running.launcher.started[0][1].exit_code() == 137  # no grace: it hangs
 
 
 def test_a_missing_worker_is_named(running: Running) -> None:

@@ -10,6 +10,7 @@ from llamacluster.planning.reasons import GroupError, Reason
 
 LOST = GroupError(Reason.WorkerLost, "lost x-0-1")
 ENDED = GroupError(Reason.EngineFailed, "ended with 1")
+HUNG = GroupError(Reason.EngineHung, "hangs")
 NO_YES = (False, True)
 
 
@@ -24,7 +25,7 @@ def everything() -> Iterator[Seen]:
                     frozen=frozen,
                     arrived=arrived,
                     serving=serving,
-                    hung=hung,
+                    hung=HUNG if hung else None,
                     draining=draining,
                     drained=drained,
                     leaving="x-0-2" if leaving else None,

@@ -48,6 +48,17 @@ def test_a_process_that_a_signal_stopped_is_frozen_until_it_goes_on() -> None:
     assert child.cpu_seconds() == 0
 
 
+def test_what_a_process_has_read_is_as_the_kernel_counts_it() -> None:
+    lines: list[str] = []
+    count = "import time\nprint(open('/proc/self/io').read(), flush=True)\ntime.sleep(60)"
+    child = Launcher().start([sys.executable, "-c", count], lines.append, lambda: None)
+    until(lambda: any(line.startswith("read_bytes:") for line in lines))
+    told = next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+    assert child.read_bytes() >= told
+    stop(child, 0)
+    assert child.read_bytes() == 0
+
+
 def until(look: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not look():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import Event
 
 import pytest
 
-from llamacluster.agent.pulse import Pulse
+from llamacluster.agent.pulse import Load, Pulse
+from tests.unit.agent.fakes import FastClock
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,41 @@ def test_signs_of_life(looks: Iterable[tuple[bool, float]], stopped: bool) -> No
     while script:
         pulse.look()
     assert pulse.stopped is stopped
+    assert (pulse.error is not None) is stopped
+
+
+def stands_still_after(cpus: float, *, loads_for: float) -> float:
+    """Seconds after which a load stands still that took so many CPUs before and, idle, one in
+    500."""
+    clock, cpu, received = FastClock(), 0.0, 0
+    load = Load(lambda: cpu, hung_seconds=20, clock=clock)
+    while clock.monotonic() < loads_for:
+        clock.wait(Event(), 1)
+        cpu += cpus
+        received += 10 if cpus else 0
+        assert load.error(received) is None
+    while load.error(received) is None:
+        clock.wait(Event(), 1)
+        cpu += 0.002
+    return clock.monotonic() - loads_for
+
+
+def test_a_load_that_never_began_stands_still_after_a_minute() -> None:
+    assert stands_still_after(0, loads_for=0) == 60
+
+
+def test_a_long_load_is_given_more_time() -> None:
+    assert stands_still_after(0.5, loads_for=180) == 60
+    assert stands_still_after(0.5, loads_for=3600) == 1200  # a quarter of both together
+
+
+def test_what_is_slow_does_not_stand_still() -> None:
+    clock, cpu = FastClock(), 0.0
+    load = Load(lambda: cpu, hung_seconds=20, clock=clock)
+    for _ in range(5000):  # one large tensor is hashed, and not sent yet
+        clock.wait(Event(), 1)
+        cpu += 0.01
+        assert load.error(0) is None
+    for second in range(300):  # without any CPU time that is told, but with bytes that arrive
+        clock.wait(Event(), 50)
+        assert load.error(second) is None

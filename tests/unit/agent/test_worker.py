@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 
 from llamacluster.agent.api import Answer, Api
-from llamacluster.agent.contract import ATTACH, READYZ, STATUS, AttachRequest
+from llamacluster.agent.contract import ATTACH, READYZ, STATUS, AttachRequest, WorkerStatus
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
@@ -45,8 +45,16 @@ class Running:
         self.thread.start()
         until(lambda: self.launcher.started)
 
-    def attach(self, epoch: str, worker: str = "x-0-1") -> Answer:
-        return self.worker.attach({"epoch": epoch, "leader": "x-0", "worker": worker})
+    def attach(self, epoch: str, worker: str = "x-0-1", since: int = 1) -> Answer:
+        return self.worker.attach(
+            {"epoch": epoch, "leader": "x-0", "leaderSince": since, "worker": worker}
+        )
+
+    def look(self, epoch: str) -> WorkerStatus:
+        """As the leader of that epoch does."""
+        answer = self.worker.routes()[f"GET {STATUS}"](epoch.encode())
+        status: WorkerStatus = json.loads(json.dumps(answer.body))
+        return status
 
 
 def until(look: Callable[[], object]) -> None:
@@ -81,7 +89,7 @@ def test_told_to_stop_it_serves_its_leader_on(running: Running) -> None:
     began = running.clock.monotonic()
 
     def much_later() -> bool:
-        status = json.loads(json.dumps(running.worker.routes()[f"GET {STATUS}"](b"").body))
+        status = running.look("first")
         assert (status["stopping"], status["listening"], status["epoch"]) == (True, True, "first")
         return running.clock.monotonic() > began + 60
 
@@ -168,8 +176,38 @@ def test_a_leader_that_means_another_pod_is_refused(running: Running) -> None:
     assert len(running.launcher.started) == 1
 
 
+def test_of_two_leaders_the_younger_has_it(running: Running) -> None:
+    assert running.attach("of the older", since=1).code == 200
+    assert running.attach("of the younger", since=2).code == 200
+    began = running.clock.monotonic()
+    while running.clock.monotonic() < began + 60:
+        status = running.look("of the younger")
+        assert status["epoch"] == "of the younger"
+        refused = running.attach("of the older again", since=1)
+        assert (refused.code, len(running.launcher.started)) == (409, 3)
+        assert "with a leader that started after this one" in str(refused.body)
+        running.look("of the older")
+        time.sleep(0.001)
+    # The same pod, whose leader forms the group anew or whose container was started again.
+    assert running.attach("of the younger again", since=2).code == 200
+
+
+def test_the_older_of_two_leaders_has_it_when_the_younger_is_gone(running: Running) -> None:
+    running.attach("of the younger", since=2)
+    began = running.clock.monotonic()
+    until(lambda: running.attach("of the older", since=1).code == 200)
+    assert 9 < running.clock.monotonic() - began < 30
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"epoch":1,"leader":"a","worker":"x-0-1"}', b"\xff"]
+    "body",
+    [
+        *(b"", b"[]", b"{}", b"\xff"),
+        b'{"epoch":1,"leader":"a","leaderSince":1,"worker":"x-0-1"}',
+        b'{"epoch":"e","leader":"a","worker":"x-0-1"}',
+        b'{"epoch":"e","leader":"a","leaderSince":"1","worker":"x-0-1"}',
+        b'{"epoch":"e","leader":"a","leaderSince":-1,"worker":"x-0-1"}',
+    ],
 )
 def test_odd_attach_bodies_are_refused(running: Running, body: bytes) -> None:
     assert running.worker.routes()[f"POST {ATTACH}"](body).code == 400
@@ -183,9 +221,14 @@ def test_the_leaders_client_understands_the_real_worker(
     peers = Peers()
     assert peers.address("localhost") == "127.0.0.1"
     assert peers.status("127.0.0.1")["name"] == "x-0-1"
-    right: AttachRequest = {"epoch": "e", "leader": "x-0", "worker": "x-0-1"}
+    right: AttachRequest = {"epoch": "e", "leader": "x-0", "leaderSince": 1, "worker": "x-0-1"}
     assert peers.attach("127.0.0.1", right, 20)["epoch"] == "e"
-    wrong: AttachRequest = {"epoch": "e", "leader": "x-0", "worker": "other"}
+    running.worker._looked_at = before = running.clock.monotonic() - 5
+    assert peers.status("127.0.0.1", "another")["epoch"] == "e"
+    assert running.worker._looked_at == before
+    peers.status("127.0.0.1", "e")
+    assert running.worker._looked_at > before
+    wrong: AttachRequest = {**right, "worker": "other"}
     with pytest.raises(PeerError, match="this is x-0-1, not other"):
         peers.attach("127.0.0.1", wrong, 20)
     api.close()

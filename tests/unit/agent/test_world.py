@@ -16,16 +16,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llamacluster.agent.contract import Phase
+from llamacluster.agent.contract import DEFAULT_HUNG_ENGINE_SECONDS, Phase
 from llamacluster.agent.leader import MOST_BACKOFF_SECONDS
+from llamacluster.agent.pulse import LOADING_TIMES
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model import Shape, write
-from tests.unit.agent.world import GRACE_SECONDS, LOAD_SECONDS, World
+from tests.unit.agent.world import GRACE_SECONDS, LOAD_SECONDS, LeaderPod, World
 
 NOTICED_SECONDS = 32.0
 """A hung engine with two looks of 10 s and what lies between them; the others much sooner."""
 BACK_SECONDS = MOST_BACKOFF_SECONDS + LOAD_SECONDS + 60.0
 """The longest wait before a try, an attach that runs into its time, and the load."""
+STALL_SECONDS = LOADING_TIMES * DEFAULT_HUNG_ENGINE_SECONDS
+"""A load that stands still."""
 
 WORKERS = st.sampled_from(["x-0-1", "x-0-2"])
 
@@ -108,6 +111,11 @@ class Life(RuleBasedStateMachine):
     def the_engine_hangs(self) -> None:
         self.world.leader.http.hangs = bool(self.world.leader.alive)
 
+    @happens()
+    def the_load_stands_still(self) -> None:
+        """From now on, if one is under way, else from when it has begun."""
+        self.world.leader.http.stalls = True
+
     @happens(fails=st.booleans())
     def first_tokens_fail_or_come(self, fails: bool) -> None:
         error = GroupError(Reason.EngineFailed, "no token") if fails else None
@@ -181,7 +189,7 @@ class Life(RuleBasedStateMachine):
         world = self.world
         try:
             for lost in world.leaders[:-1]:
-                world.end(lost)
+                lost.reached = True  # it takes itself for the leader, and changes nothing
             world.leader.http.token, world.leader.http.hangs = None, False
             for child in world.leader.alive:
                 child.frozen = False
@@ -191,11 +199,11 @@ class Life(RuleBasedStateMachine):
                     world.end(worker)
                     world.make_worker(name)
             world.leader.sockets.running = world.leader.sockets.clients = 0
-            world.pass_time(BACK_SECONDS, self.look)
+            world.pass_time(STALL_SECONDS + BACK_SECONDS, self.look)
             assert world.leader.is_ready, world.log.getvalue()[-4000:]
             assert world.is_whole()
         finally:
-            for pod in (world.leader, *world.workers.values()):
+            for pod in (*world.leaders, *world.workers.values()):
                 world.tell(pod)
                 world.tell(pod)
             world.clock.pass_time(GRACE_SECONDS)
@@ -260,6 +268,7 @@ def _hang_engine(world: World) -> None:
     world.leader.http.hangs = True
 
 
+@pytest.mark.parametrize("requests", [0, 2], ids=["idle", "busy"])
 @pytest.mark.parametrize(
     ("fault", "seconds"),
     [
@@ -274,8 +283,9 @@ def _hang_engine(world: World) -> None:
     ],
 )
 def test_a_fault_is_noticed_in_time_and_heals(
-    world: World, fault: Callable[[World], None], seconds: float
+    world: World, fault: Callable[[World], None], seconds: float, requests: int
 ) -> None:
+    world.leader.sockets.running = world.leader.sockets.clients = requests
     engine = world.leader.alive[0]
     epoch = world.leader.status.epoch
     fault(world)
@@ -295,6 +305,99 @@ def test_a_fault_is_noticed_in_time_and_heals(
     assert world.leader.is_ready
     assert world.is_whole()
     assert world.leader.status.epoch != epoch
+
+
+@pytest.mark.parametrize(
+    "fault", [_kill_worker, _freeze_worker, _cut_worker_off, _stop_whole_worker, _freeze_engine]
+)
+def test_a_fault_during_a_load_is_noticed_in_time_and_heals(
+    world: World, fault: Callable[[World], None]
+) -> None:
+    world.leader.alive[0].end(137)
+    world.pass_time(2)
+    [engine] = world.leader.alive
+    world.leader.http.stalls = True
+    fault(world)
+    world.pass_time(15)
+    assert engine.exit_code() is not None
+    for pod in world.workers.values():
+        pod.reached = pod.answers = True
+    world.pass_time(BACK_SECONDS)
+    assert world.leader.is_ready
+    assert world.is_whole()
+
+
+def test_a_load_that_stands_still_is_begun_anew(world: World) -> None:
+    world.leader.alive[0].end(137)
+    world.pass_time(2)
+    world.leader.http.stalls = True
+    began = len(world.leader.launcher.started)
+    world.pass_time(STALL_SECONDS - 2)
+    assert len(world.leader.launcher.started) == began
+    world.pass_time(4)
+    assert world.leader.status.snapshot()["reason"] == Reason.EngineHung
+    world.pass_time(BACK_SECONDS)
+    assert world.leader.is_ready
+
+
+# Two pods that take themselves for the leader.
+
+
+def _lose_the_leaders_node(world: World, clock_is_behind_seconds: float = 0) -> LeaderPod:
+    """The former leader, which goes on where nobody reaches it. It has a successor, whose node's
+    clock may be behind."""
+    former = world.leader
+    former.reached = False
+    world.pass_time(40)
+    world.make_leader(clock_is_behind_seconds)
+    return former
+
+
+def test_a_leader_that_comes_back_takes_nothing_from_its_successor(world: World) -> None:
+    former = _lose_the_leaders_node(world)
+    world.pass_time(20)
+    assert world.leader.is_ready
+    epoch = world.leader.status.epoch
+    former.reached = True
+
+    def look() -> None:
+        assert world.leader.is_ready
+        assert world.leader.status.epoch == epoch
+        assert not former.alive
+        assert not former.is_ready
+
+    world.pass_time(15)
+    world.pass_time(600, look)
+    assert "with a leader that started after this one" in former.status.summary
+
+
+def test_a_leader_that_comes_back_takes_no_new_worker_for_long(world: World) -> None:
+    former = _lose_the_leaders_node(world)
+    world.pass_time(20)
+    former.reached = True
+    for name in list(world.workers):
+        world.end(world.workers[name])
+        world.make_worker(name)
+        world.pass_time(BACK_SECONDS)
+        assert world.leader.is_ready
+        assert world.is_whole()
+        epoch = world.leader.status.epoch
+        world.pass_time(120)
+        assert world.leader.status.epoch == epoch
+
+
+def test_clocks_that_differ_keep_a_successor_out_only_while_the_former_is_there(
+    world: World,
+) -> None:
+    former = _lose_the_leaders_node(world, clock_is_behind_seconds=3600)
+    world.pass_time(30)
+    assert world.leader.is_ready, "nobody reaches the former"
+    former.reached = True
+    world.pass_time(120)
+    world.end(former)  # its kubelet has learned that it is gone
+    world.pass_time(BACK_SECONDS)
+    assert world.leader.is_ready
+    assert world.is_whole()
 
 
 def test_a_drain_ends_with_the_grace_whatever_runs(world: World) -> None:

@@ -15,6 +15,7 @@ from threading import Event, Thread
 from llamacluster.agent.contract import (
     READYZ,
     SERVING,
+    STATUS,
     AttachRequest,
     LeaderOptions,
     WorkerStatus,
@@ -107,11 +108,13 @@ class EngineOf(FakeHttp):
         self._clock = clock
         self.began = 0.0
         self.hangs = False
+        self.stalls = False
+        """Its load gets no further."""
         self.token: GroupError | None = None
 
     def is_healthy(self) -> bool:
         loaded = self._clock.monotonic() - self.began >= LOAD_SECONDS
-        return bool(self._pod.alive) and loaded
+        return bool(self._pod.alive) and loaded and not self.stalls
 
     def is_responsive(self, seconds: float) -> bool:
         if self.hangs:
@@ -132,10 +135,9 @@ class Network(Peers):
             raise PeerError("its name has no address yet")
         return name
 
-    def status(self, address: str) -> WorkerStatus:
-        worker = self._reach(address, 2.0)
-        worker._looked()
-        return worker.status()
+    def status(self, address: str, epoch: str = "") -> WorkerStatus:
+        answer = self._reach(address, 2.0).routes()[f"GET {STATUS}"](epoch.encode())
+        return answer.body  # type: ignore[return-value]
 
     def attach(self, address: str, request: AttachRequest, seconds: float) -> WorkerStatus:
         answer = self._reach(address, seconds).attach(request)
@@ -194,14 +196,17 @@ class World:
         pod.start(pod.worker.run)
         self.clock.settle()
 
-    def make_leader(self) -> None:
+    def make_leader(self, clock_is_behind_seconds: float = 0) -> None:
+        """`clock_is_behind_seconds`: that of its node, as seen from the others."""
+        started = self.clock.now().timestamp() - clock_is_behind_seconds
         drain, stopping, log = Drain(GRACE_SECONDS, self.clock), Event(), Log("x-0", self.log)
         pod = LeaderPod("x-0", FakeLauncher(), drain)
         pod.http = EngineOf(pod, self.clock)
         pod.status = GroupStatus("x-0", BUILD, 1, None, self.clock)
 
         def begin(_: FakeChild) -> None:
-            pod.http.began, pod.http.hangs = self.clock.monotonic(), False
+            pod.http.began = self.clock.monotonic()
+            pod.http.hangs = pod.http.stalls = False
             pod.used = [each.launcher.last for each in self.workers.values()]
 
         pod.launcher.begin = begin
@@ -224,6 +229,7 @@ class World:
             clock=self.clock,
             log=log,
             stopping=stopping,
+            since=int(1000 * started),
         )
         self.leaders.append(pod)
         pod.start(pod.leader.run)

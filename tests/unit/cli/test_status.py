@@ -44,8 +44,18 @@ STATUS: Manifest = {
             "since": SINCE,
             "workersAttached": 1,
             "restarts": 3,
-            "lastRestart": "x-group-0-1: OOMKilled",
+            "restartCauses": [
+                {
+                    "pod": "x-group-0-1",
+                    "container": "worker",
+                    "count": 3,
+                    "reason": "OOMKilled",
+                    "exitCode": 137,
+                    "at": SINCE,
+                }
+            ],
             "recoveries": 2,
+            "recoveryCauses": [{"reason": "EngineHung", "count": 2, "at": SINCE}],
             "lost": {"reason": "WorkerLost", "message": "x-group-0-1 is gone", "at": SINCE},
             "lastRecovery": {"reason": "EngineHung", "at": SINCE, "seconds": 7},
         }
@@ -94,7 +104,8 @@ def test_one_screen_tells_all_within_80_columns() -> None:
         "Engine: engine:1 (0.7.0)",
         "0 Loading 3m 1/2 3 2 Loading",
         "group 0: lost by WorkerLost: x-group-0-1 is gone",
-        "group 0: last restart: x-group-0-1: OOMKilled",
+        "group 0: restarted 3x: worker of x-group-0-1, last after OOMKilled, exit code",
+        "group 0: recovered from EngineHung 2x (last 3m ago)",
         "worker 1 0-11 900Mi 6Mi 10Mi 1200Mi 950Mi",
         "worker 2 12-23 + output 900Mi 6Mi 10Mi 1200Mi",
         "leader input 900Mi 6Mi 10Mi 1500Mi",

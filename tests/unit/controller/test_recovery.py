@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from llamacluster.api.types import GroupPhase, GroupRecovery, GroupStatus
+from llamacluster.api.types import (
+    MAX_CAUSES,
+    GroupPhase,
+    GroupRecovery,
+    GroupStatus,
+    RecoveryCause,
+    RestartCause,
+)
 from llamacluster.controller.recovery import container_restarts, recovery_told, with_recovery
 from tests.unit.controller.build import NOW, group, group_status, pod, terminated
 
@@ -98,7 +105,23 @@ def test_an_odd_answer_is_no_recovery(answer: Any) -> None:
     assert recovery_told(answer) is None
 
 
-def test_restarts_are_counted_over_the_pods_with_the_cause_of_the_last() -> None:
+def test_recoveries_are_counted_by_what_the_group_was_lost_by() -> None:
+    hung = LOST.model_copy(update={"reason": "EngineHung"})
+    said = after((10, LOST), (20, READY), (30, hung), (40, READY), (50, LOST), (60, READY))
+    assert said.recoveries == 3
+    assert said.recovery_causes == [
+        RecoveryCause(reason="WorkerLost", count=2, at=at(60)),
+        RecoveryCause(reason="EngineHung", count=1, at=at(40)),
+    ]
+    for number in range(2 * MAX_CAUSES):
+        other = LOST.model_copy(update={"reason": f"Other{number}"})
+        said = with_recovery(other, said, None, at(100 + number), asked_for=False)
+        said = with_recovery(READY, said, None, at(100 + number), asked_for=False)
+    assert len(said.recovery_causes) == MAX_CAUSES
+    assert said.recoveries == 3 + 2 * MAX_CAUSES
+
+
+def test_restarts_are_counted_over_the_pods_with_their_causes() -> None:
     def ended(worker: int, count: int, reason: str, when: str) -> Any:
         state = terminated(reason, 137)
         state["terminated"]["finishedAt"] = when
@@ -106,7 +129,22 @@ def test_restarts_are_counted_over_the_pods_with_the_cause_of_the_last() -> None
         made["status"]["containerStatuses"][0]["restartCount"] = count
         return made
 
-    found = group(pod(0), ended(1, 2, "OOMKilled", at(5)), ended(2, 1, "Error", at(3)))
-    cause = f"worker of pod x-group-0-1: OOMKilled, exit code 137 at {at(5)}"
-    assert container_restarts(found) == (3, cause)
-    assert container_restarts(group(pod(0), pod(1))) == (0, None)
+    found = group(pod(0), ended(1, 1, "Error", at(3)), ended(2, 2, "OOMKilled", at(5)))
+
+    def cause(pod: str, count: int, reason: str, when: str) -> RestartCause:
+        return RestartCause(
+            pod=pod, container="worker", count=count, reason=reason, exit_code=137, at=when
+        )
+
+    assert container_restarts(found) == (
+        3,
+        [cause("x-group-0-2", 2, "OOMKilled", at(5)), cause("x-group-0-1", 1, "Error", at(3))],
+    )
+    assert container_restarts(group(pod(0), pod(1))) == (0, [])
+
+
+def test_a_restart_of_which_kubernetes_has_forgotten_the_cause_counts() -> None:
+    made = pod(1)
+    made["status"]["containerStatuses"][0]["restartCount"] = 4
+    cause = RestartCause(pod="x-group-0-1", container="worker", count=4)
+    assert container_restarts(group(pod(0), made)) == (4, [cause])
