@@ -9,6 +9,8 @@ from types import FrameType
 import click
 
 from llamacluster import __version__
+from llamacluster.cli.bench import bench
+from llamacluster.cli.chat import chat
 from llamacluster.cli.doctor import doctor
 from llamacluster.cli.plan import plan
 from llamacluster.cli.podlogs import logs
@@ -25,7 +27,7 @@ def plugin() -> None:
     """Work with LlamaClusters."""
 
 
-for _command in (doctor, logs, plan, status, upgrade):
+for _command in (bench, chat, doctor, logs, plan, status, upgrade):
     plugin.add_command(_command)
 
 
