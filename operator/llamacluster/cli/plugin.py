@@ -12,6 +12,7 @@ from llamacluster import __version__
 from llamacluster.cli.bench import bench
 from llamacluster.cli.chat import chat
 from llamacluster.cli.doctor import doctor
+from llamacluster.cli.imports import import_
 from llamacluster.cli.plan import plan
 from llamacluster.cli.podlogs import logs
 from llamacluster.cli.status import status
@@ -27,7 +28,7 @@ def plugin() -> None:
     """Work with LlamaClusters."""
 
 
-for _command in (bench, chat, doctor, logs, plan, status, upgrade):
+for _command in (bench, chat, doctor, import_, logs, plan, status, upgrade):
     plugin.add_command(_command)
 
 
