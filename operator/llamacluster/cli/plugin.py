@@ -11,6 +11,7 @@ import click
 from llamacluster import __version__
 from llamacluster.cli.bench import bench
 from llamacluster.cli.chat import chat
+from llamacluster.cli.completion import VARIABLE, completion
 from llamacluster.cli.doctor import doctor
 from llamacluster.cli.imports import import_
 from llamacluster.cli.plan import plan
@@ -28,7 +29,7 @@ def plugin() -> None:
     """Work with LlamaClusters."""
 
 
-for _command in (bench, chat, doctor, import_, logs, plan, status, upgrade):
+for _command in (bench, chat, completion, doctor, import_, logs, plan, status, upgrade):
     plugin.add_command(_command)
 
 
@@ -40,7 +41,7 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             reconfigure(errors="replace")  # a terminal that does not know a letter shows a ?
-    plugin(prog_name=PROGRAM)
+    plugin(prog_name=PROGRAM, complete_var=VARIABLE)
 
 
 def _end(number: int, _: FrameType | None) -> None:
