@@ -156,15 +156,16 @@ def measured(api: GroupApi, sizes: Sizes, counts: list[int]) -> Iterator[Pace]:
     prompt = _prompt(api, sizes.prompt)
     short = prompt[:SHORT_PROMPT]
     _timings(api, short, 2)  # what comes first in a new connection is slower
-    with ThreadPoolExecutor(max(counts)) as pool:
+    pool = ThreadPoolExecutor(max(counts))
+
+    def together(tokens: list[int], answer: int, count: int) -> tuple[list[Any], float]:
+        began = time.perf_counter()
+        asked = [pool.submit(_timings, api, tokens, answer) for _ in range(count)]
+        answers = [each.result() for each in asked]
+        return answers, time.perf_counter() - began
+
+    try:
         for count in counts:
-
-            def together(tokens: list[int], answer: int, count: int) -> tuple[list[Any], float]:
-                began = time.perf_counter()
-                asked = [pool.submit(_timings, api, tokens, answer) for _ in range(count)]
-                answers = [each.result() for each in asked]
-                return answers, time.perf_counter() - began
-
             # With a single token of answer, all the time is the prompt's.
             read, reading = together(prompt, 1, count)
             written, writing = together(short, sizes.answer, count)
@@ -174,6 +175,9 @@ def measured(api: GroupApi, sizes: Sizes, counts: list[int]) -> Iterator[Pace]:
                 sum(each["predicted_per_second"] for each in written) / count,
                 sum(each["predicted_n"] for each in written) / writing,
             )
+    finally:
+        # After Ctrl-C nobody waits for the answers: the port-forward ends, and they with it.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _prompt(api: GroupApi, count: int) -> list[int]:

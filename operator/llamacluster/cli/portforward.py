@@ -14,7 +14,7 @@ from typing import IO
 from llamacluster.cli.connection import Place
 from llamacluster.cli.terminal import BadInput, Failed
 
-CONNECT_SECONDS = 20.0
+CONNECT_SECONDS = 10.0
 _LISTENS = re.compile(r"127\.0\.0\.1:(\d+) ->")
 
 
