@@ -25,6 +25,7 @@ UNKNOWN_URI = "https://REPLACE-ME/model.gguf"
 """Where the manifest does not tell the model."""
 
 _SERVER = re.compile(r"llama-server|llamacpp-leader|llama\.cpp|llamacpp|llama-cpp")
+_RPC_SERVER = re.compile(r"rpc-server")
 _WORKER = re.compile(r"rpc-server|llamacpp-worker|llama\.cpp|llamacpp|llama-cpp")
 _URL = re.compile(r"https?://[^\s\"'|;&]+\.gguf\b")
 _CARRIED = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
@@ -37,8 +38,7 @@ _TEXTS = {
     "cache-type-v": "cacheTypeV",
     "chat-template": "chatTemplate",
 }
-_QUIET = {"host", "rpc"}
-"""The operator's own work, of which nothing need be said."""
+_SECRET = ("-hft", "--hf-token")
 _LAYOUT = ("-ngl", "--n-gpu-layers", "--gpu-layers", "-ts", "--tensor-split", "-sm", "--split-mode")
 
 
@@ -146,7 +146,14 @@ def _workload(document: Json) -> _Workload | None:
         pod = _pod(group.get("leaderTemplate")) or worker_pod
     else:
         pod = _pod(spec.get("template"))
-    server = next((each for each in _containers(pod) if _runs(each, _SERVER)), None)
+    server = next(
+        (
+            each
+            for each in _containers(pod)
+            if _runs(each, _SERVER) and not _runs(each, _RPC_SERVER)
+        ),
+        None,
+    )
     if server is None:
         return None
     size = group.get("size")
@@ -369,7 +376,7 @@ class _Importer:
     def _extra(self, others: Sequence[tuple[str, str | None]]) -> Iterator[str]:
         for flag, value in others:
             if why := REFUSED_FLAGS.get(flag.replace("_", "-")):
-                said = f"{flag} {value}" if value else flag
+                said = f"{flag} {value}" if value and flag not in _SECRET else flag
                 if flag in _LAYOUT:
                     why = "the operator plans which worker holds which layers"
                 self._notes.append(f"{said} is left out: {why}")

@@ -199,7 +199,8 @@ def test_what_is_left_out_or_changed_is_told(args: list[str], words: str) -> Non
 
 
 def test_keys_are_never_repeated() -> None:
-    found = only(deployment("--api-key", "hush"))
+    found = only(deployment("--api-key", "hush", "--hf-token", "hush"))
+    assert "--hf-token is left out" in "\n".join(found.notes)
     assert found.manifest["spec"]["server"] == {"apiKeysSecret": {"name": "chat-api-keys"}}
     assert "hush" not in str(found)
 
@@ -296,6 +297,10 @@ def test_what_is_out_of_shape_is_no_traceback(data: st.DataObject) -> None:
     place[key] = data.draw(st.sampled_from([None, 3, "text", [], [3], [None], {}, {"a": 1}]))
     for found in imported([made]):
         problems(found.manifest)
+
+
+def test_rpc_servers_are_no_servers() -> None:
+    assert imported([deployment(command=["/app/ggml-rpc-server"])]) == []
 
 
 def run(text: str, *args: str) -> Result:
