@@ -13,7 +13,6 @@ from llamacluster.agent import contract
 from llamacluster.api.types import GroupPhase, LlamaCluster
 from llamacluster.cli.connection import Place
 from llamacluster.cli.portforward import port_forward
-from llamacluster.controller.agents import MAX_ANSWER_BYTES, parsed
 from llamacluster.resources.metadata import group_set_name
 
 ASKED_SECONDS = 3.0
@@ -42,6 +41,9 @@ def paces(place: Place, cluster: LlamaCluster) -> dict[int, float]:
 
 
 def _told(port: int) -> float | None:
+    # Imported here because it takes half a second.
+    from llamacluster.controller.agents import MAX_ANSWER_BYTES, parsed
+
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=ASKED_SECONDS)
     with closing(client):
         client.request("GET", contract.STATUS)
