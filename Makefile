@@ -73,6 +73,7 @@ unit: check
 
 generate: setup
 	@$(BIN)/python -m llamacluster.api.crd .
+	@$(BIN)/python -m llamacluster.cli.reference .
 
 format: setup
 	@$(BIN)/ruff format .

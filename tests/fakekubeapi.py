@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,9 @@ class FakeKubeApi(KubeApi):
     """Plurals of what was read, in order."""
     used: set[tuple[str, str, str]] = field(default_factory=set)
     """API group, resource and verb of each right that was needed."""
+    logs: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """By pod and container, whatever is asked for: tests/e2e/test_plugin.py asks the real one."""
+    log_queries: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._applied: dict[Key, Manifest] = {}
@@ -146,6 +150,19 @@ class FakeKubeApi(KubeApi):
 
     async def get_raw(self, path: str, seconds: float) -> Manifest:  # noqa: ARG002
         raise ApiError(404, f"nothing at {path}")
+
+    async def log_lines(
+        self,
+        namespace: str,  # noqa: ARG002
+        pod: str,
+        query: Mapping[str, str],
+    ) -> AsyncGenerator[str]:
+        """A followed log ends at its end, as that of a container does."""
+        self.log_queries.append(dict(query))
+        if "pods/log" in self.refusals:
+            raise self.refusals["pods/log"]
+        for line in self.logs.get((pod, query["container"]), []):
+            yield line
 
     # As everybody else sees it
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
+from click.testing import CliRunner, Result
 
 from llamacluster.agent.contract import AGENT_PORT, STATUS, LeaderStatus
+from llamacluster.cli.plugin import plugin
 from llamacluster.resources.metadata import CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL
-from tests.kind.cluster import Cluster
+from tests.kind.cluster import Cluster, tool
 from tests.kind.portforward import port_forward
 from tests.kind.product import EXAMPLES
 
@@ -145,6 +149,17 @@ class Live:
     def python(self, pod: str, code: str, *options: str) -> str:
         """What Python code prints in a pod (or `deployment/NAME`) that has Python."""
         return self.kubectl("exec", pod, *options, "--", "python3", "-c", code)
+
+    def plugin(self, verb: str, *args: str, stdin: str = "", **env: str) -> Result:
+        """What `kubectl llamacluster VERB NAME` does."""
+        where = (f"--kubeconfig={self.cluster.kubeconfig}", f"--namespace={self.namespace}")
+        path = f"{Path(tool('kubectl')).parent}:{os.environ['PATH']}"
+        return CliRunner().invoke(
+            plugin,
+            [verb, self.name, *where, *args],
+            input=stdin,
+            env={"PATH": path, "COLUMNS": "80", **env},
+        )
 
     @contextmanager
     def api(self) -> Iterator[str]:

@@ -113,6 +113,13 @@ def test_keys_and_certificate_come_go_and_are_renewed_as_the_group_runs(
     assert refused.value.status_code == 401
     assert refused.value.code == "invalid_api_key"
 
+    # The plug-in gets through both.
+    told = fresh.plugin("chat", stdin="Hi", LLAMACLUSTER_API_KEY=alice)
+    assert (told.exit_code, told.stdout.strip()) == (0, SENTENCE), told.output
+    refused_too = fresh.plugin("chat", stdin="Hi", LLAMACLUSTER_API_KEY="nobody")
+    assert refused_too.exit_code == 1
+    assert "give an API key by --api-key-file" in refused_too.stderr
+
     # Keys change and the certificate is renewed, under the same pods.
     fresh.kubectl("replace", "-f", "-", stdin=secret("keys", {"bob": bob}))
     second = certificate(tmp_path, "two")

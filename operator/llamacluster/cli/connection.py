@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from llamacluster.cli.terminal import BadInput, Failed
 
 if TYPE_CHECKING:
     from llamacluster.controller.kubeapi import KubeApi
+
+COMPLETION_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,27 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     return placed
 
 
+def name_argument(command: Callable[..., None]) -> Callable[..., None]:
+    """The argument NAME, a LlamaCluster, which shells complete."""
+    return click.argument("name", shell_complete=_names)(command)
+
+
+def _names(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The LlamaClusters that a shell may offer; none where the API server does not say."""
+    from llamacluster.controller.kubeapi import LLAMACLUSTERS
+
+    given = (context.params.get(option) for option in ("namespace", "kubeconfig", "context"))
+    names: list[str] = []
+
+    async def act(api: KubeApi, namespace: str) -> None:
+        listed = await api.get_raw(LLAMACLUSTERS.path(namespace=namespace), COMPLETION_SECONDS)
+        names.extend(item["metadata"]["name"] for item in listed["items"])
+
+    with suppress(click.ClickException):
+        run(Place(*given), act)
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def run(place: Place, act: Callable[[KubeApi, str], Awaitable[None]]) -> None:
     """Calls `act` with the API server and the namespace. Raises BadInput without a cluster, and
     Failed for what the API server says."""
@@ -55,6 +79,7 @@ def run(place: Place, act: Callable[[KubeApi, str], Awaitable[None]]) -> None:
 
     async def connected() -> None:
         configuration = await load_configuration(place.kubeconfig, place.context)
+        configuration.connection_pool_maxsize = 0  # no limit: all logs are read at once
         async with connect(configuration) as api:
             await act(api, place.namespace or _current_namespace(place))
 

@@ -82,9 +82,10 @@ class Answers:
 )
 @output_option("the same findings, in a list.")
 def doctor(place: Place, all_namespaces: bool, output: Output) -> None:
-    """Look for what the cluster lacks, then for what is wrong with each LlamaCluster.
+    """Look for what keeps LlamaClusters from working.
 
-    Reads alone. What you may not read is told as unknown.
+    First what the cluster lacks, then what is wrong with each LlamaCluster. Reads alone. What you
+    may not read is told as unknown.
 
     \b
     Exit codes:

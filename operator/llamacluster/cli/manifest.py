@@ -33,12 +33,7 @@ def read_manifest(content: bytes, name: str) -> list[LlamaCluster]:
 
     Raises BadManifest, which names the file, the object and the field.
     """
-    if len(content) > MAX_BYTES:
-        raise BadManifest(f"{name} is larger than {MAX_BYTES >> 20} MiB: it is no manifest")
-    try:
-        objects = [each for document in _documents(content) for each in _objects(document)]
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise BadManifest(f"{name} is neither YAML nor JSON: {_in_a_line(error)}") from error
+    objects = objects_of(content, name)
     if not objects:
         raise BadManifest(f"{name} is empty: it should hold a {KIND}")
     found = [_parsed(each, name) for each in objects if _is_ours(each)]
@@ -48,6 +43,27 @@ def read_manifest(content: bytes, name: str) -> list[LlamaCluster]:
             f"{name} holds no {KIND} of {API_VERSION.partition('/')[0]}, but: {kinds}"
         )
     return found
+
+
+def objects_of(content: bytes, name: str) -> list[dict[str, Any]]:
+    """The objects in a file called `name`, of whatever kind. Raises BadManifest."""
+    if len(content) > MAX_BYTES:
+        raise BadManifest(f"{name} is larger than {MAX_BYTES >> 20} MiB: it is no manifest")
+    try:
+        return [each for document in _documents(content) for each in _objects(document)]
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise BadManifest(f"{name} is neither YAML nor JSON: {_in_a_line(error)}") from error
+
+
+def problems(manifest: dict[str, Any]) -> list[str]:
+    """Why the API server would refuse a LlamaCluster, in a line for each field."""
+    try:
+        _validated(manifest)
+    except ValidationError as error:
+        return [_problem(each) for each in error.errors(include_url=False)]
+    except (ValueError, TypeError) as error:
+        return [_in_a_line(error)]
+    return []
 
 
 def _documents(content: bytes) -> Iterator[object]:
@@ -116,21 +132,23 @@ def _is_ours(manifest: _MANIFEST) -> bool:
 
 
 def _parsed(manifest: _MANIFEST, name: str) -> LlamaCluster:
+    if wrong := problems(manifest):
+        metadata = manifest.get("metadata")
+        named = isinstance(metadata, dict) and metadata.get("name")
+        called = f" {named}" if named else ""
+        raise BadManifest("\n  ".join([f"{name}: the {KIND}{called} is not valid:", *wrong]))
+    return _validated(manifest)
+
+
+def _validated(manifest: _MANIFEST) -> LlamaCluster:
     wanted = {key: value for key, value in manifest.items() if key != "status"}
     wanted = _without_nulls(wanted, _schema())
     metadata = wanted.get("metadata")
     if isinstance(metadata, dict):
         wanted["metadata"] = {"namespace": "default", **metadata}
-    called = f" {metadata['name']}" if isinstance(metadata, dict) and "name" in metadata else ""
-    try:
-        # As strict as the API server: by JSON, where 3 is no "3", and by the API's names alone.
-        text = json.dumps(wanted, default=str)
-        return LlamaCluster.model_validate_json(text, strict=True, by_alias=True, by_name=False)
-    except ValidationError as error:
-        problems = [_problem(each) for each in error.errors(include_url=False)]
-    except (ValueError, TypeError) as error:
-        problems = [_in_a_line(error)]
-    raise BadManifest("\n  ".join([f"{name}: the {KIND}{called} is not valid:", *problems]))
+    # As strict as the API server: by JSON, where 3 is no "3", and by the API's names alone.
+    text = json.dumps(wanted, default=str)
+    return LlamaCluster.model_validate_json(text, strict=True, by_alias=True, by_name=False)
 
 
 @cache

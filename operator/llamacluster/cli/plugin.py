@@ -9,11 +9,17 @@ from types import FrameType
 import click
 
 from llamacluster import __version__
+from llamacluster.cli.bench import bench
+from llamacluster.cli.chat import chat
+from llamacluster.cli.completion import VARIABLE, completion
 from llamacluster.cli.doctor import doctor
+from llamacluster.cli.imports import import_
 from llamacluster.cli.plan import plan
+from llamacluster.cli.podlogs import logs
 from llamacluster.cli.status import status
 from llamacluster.cli.upgrade import upgrade
 
+PROGRAM = "kubectl llamacluster"
 _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -23,10 +29,8 @@ def plugin() -> None:
     """Work with LlamaClusters."""
 
 
-plugin.add_command(doctor)
-plugin.add_command(plan)
-plugin.add_command(status)
-plugin.add_command(upgrade)
+for _command in (bench, chat, completion, doctor, import_, logs, plan, status, upgrade):
+    plugin.add_command(_command)
 
 
 def main() -> None:
@@ -37,7 +41,7 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure:
             reconfigure(errors="replace")  # a terminal that does not know a letter shows a ?
-    plugin(prog_name="kubectl llamacluster")
+    plugin(prog_name=PROGRAM, complete_var=VARIABLE)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from llamacluster.api.types import (
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.output import Output, formatted, output_option
+from llamacluster.cli.pace import paces
 from llamacluster.cli.table import hanging, items, layer_range
 from llamacluster.cli.terminal import BadInput, out, printable
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from llamacluster.controller.kubeapi import KubeApi
 
 LOOK_SECONDS = 2.0
+PACE_SECONDS = 10.0
+"""Each group is asked through a port-forward of its own."""
 _ORDER = ("Ready", "Planned", "Progressing", "Degraded", "Isolated")
 RESTARTS_SHOWN = 3
 """Containers of a group; the object's status has more."""
@@ -40,12 +43,15 @@ _AS_WANTED = {ClusterReason.AsExpected, ClusterReason.ScaledToZero}
 
 
 @click.command()
-@click.argument("name")
+@connection.name_argument
 @connection.options
 @click.option("-w", "--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
 @output_option("the object's status as the API server has it.")
 def status(name: str, place: Place, watch: bool, output: Output) -> None:
-    """Show how the LlamaCluster NAME is: conditions, groups, and what each pod holds.
+    """Show how the LlamaCluster NAME is.
+
+    Conditions, groups, and what each pod holds. The tokens per second of a group are those of its
+    last answer; they are asked for through `kubectl port-forward`, and left out where that fails.
 
     \b
     Exit codes:
@@ -59,9 +65,10 @@ def status(name: str, place: Place, watch: bool, output: Output) -> None:
     async def act(api: KubeApi, namespace: str) -> None:
         cluster = await connection.read(api, namespace, name)
         if watch:
-            await _watch(api, cluster)
+            await _watch(api, place, cluster)
         elif output is Output.TABLE:
-            out().print(screen(cluster, out(), datetime.now(UTC)))
+            told_paces = await asyncio.to_thread(paces, place, cluster)
+            out().print(screen(cluster, out(), datetime.now(UTC), told_paces))
         else:
             told = cluster.status.model_dump(mode="json", by_alias=True, exclude_none=True)
             click.echo(formatted(told, output))
@@ -71,13 +78,26 @@ def status(name: str, place: Place, watch: bool, output: Output) -> None:
     connection.run(place, act)
 
 
-async def _watch(api: KubeApi, cluster: LlamaCluster) -> None:
+async def _watch(api: KubeApi, place: Place, cluster: LlamaCluster) -> None:
     console = out()
-    with Live(console=console, auto_refresh=False) as live:
+    told: dict[int, float] = {}
+
+    async def ask() -> None:
+        nonlocal told
         while True:
-            live.update(screen(cluster, console, datetime.now(UTC)), refresh=True)
-            await asyncio.sleep(LOOK_SECONDS)
-            cluster = await connection.read(api, cluster.metadata.namespace, cluster.metadata.name)
+            told = await asyncio.to_thread(paces, place, cluster)
+            await asyncio.sleep(PACE_SECONDS)
+
+    asking = asyncio.create_task(ask())
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                live.update(screen(cluster, console, datetime.now(UTC), told), refresh=True)
+                await asyncio.sleep(LOOK_SECONDS)
+                metadata = cluster.metadata
+                cluster = await connection.read(api, metadata.namespace, metadata.name)
+    finally:
+        asking.cancel()
 
 
 def is_ready(cluster: LlamaCluster) -> bool:
@@ -101,15 +121,19 @@ def _is_good(condition: Condition) -> bool:
     return condition.status is not bad
 
 
-def screen(cluster: LlamaCluster, console: Console, now: datetime) -> RenderableType:
-    """Everything, within the console's width."""
+def screen(
+    cluster: LlamaCluster, console: Console, now: datetime, told: Mapping[int, float]
+) -> RenderableType:
+    """Everything, within the console's width. `told` is the tokens per second by group."""
     parts: list[RenderableType] = []
-    for part in _parts(cluster, console.width, now):
+    for part in _parts(cluster, console.width, now, told):
         parts += [part, Text()]
     return Group(*parts[:-1])
 
 
-def _parts(cluster: LlamaCluster, width: int, now: datetime) -> Iterator[RenderableType]:
+def _parts(
+    cluster: LlamaCluster, width: int, now: datetime, tokens_per_second: Mapping[int, float]
+) -> Iterator[RenderableType]:
     told = cluster.status
     yield _head(cluster, width)
     if told.observed_generation != cluster.metadata.generation:
@@ -123,7 +147,7 @@ def _parts(cluster: LlamaCluster, width: int, now: datetime) -> Iterator[Rendera
     if told.conditions:
         yield _conditions(told.conditions, width, now)
     if told.groups:
-        yield _groups(told.groups, told.plan, width, now)
+        yield _groups(told.groups, told.plan, width, now, tokens_per_second)
     if told.plan:
         yield _pods(told.plan)
     if told.upgrade:
@@ -178,9 +202,16 @@ def _conditions(conditions: list[Condition], width: int, now: datetime) -> Text:
     return Text("\n").join(lines)
 
 
-def _groups(groups: list[GroupStatus], plan: Plan | None, width: int, now: datetime) -> Group:
+def _groups(
+    groups: list[GroupStatus],
+    plan: Plan | None,
+    width: int,
+    now: datetime,
+    tokens_per_second: Mapping[int, float],
+) -> Group:
     table = _table("GROUP", "PHASE", "FOR")
-    for heading in ("WORKERS", "RESTARTS", "RECOVERIES"):
+    headings = ["WORKERS", "RESTARTS", "RECOVERIES", *["TOKENS/S"][: len(tokens_per_second)]]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("REASON", no_wrap=True)
     for group in groups:
@@ -192,6 +223,7 @@ def _groups(groups: list[GroupStatus], plan: Plan | None, width: int, now: datet
             f"{group.workers_attached}{of}",
             str(group.restarts),
             str(group.recoveries),
+            *([f"{tokens_per_second.get(group.index, 0):.1f}"] if tokens_per_second else []),
             printable(group.reason),
         )
     notes = [

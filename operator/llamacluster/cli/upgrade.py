@@ -39,7 +39,7 @@ class Request:
 
 
 @click.command()
-@click.argument("name")
+@connection.name_argument
 @connection.options
 @click.option("--dry-run", is_flag=True, help="Only show what would change.")
 @click.option("--cancel", is_flag=True, help="Take the request back, while it has not begun.")
@@ -50,7 +50,7 @@ class Request:
 def upgrade(
     name: str, place: Place, dry_run: bool, cancel: bool, wait: bool, timeout: float
 ) -> None:
-    """Roll out what a newer operator would make of the LlamaCluster NAME.
+    """Roll out what a newer operator would make of NAME.
 
     A newer operator, or another default engine image, restarts nothing by itself: status.upgrade
     says what is available. This asks for it by an annotation on the LeaderWorkerSet; the spec stays
@@ -58,8 +58,8 @@ def upgrade(
 
     \b
     Exit codes:
-      0  asked for, or there is nothing to upgrade; with --wait: all groups are upgraded and Ready
-      1  the API server refuses, or with --wait: it fails, or takes longer than --timeout
+      0  asked for, or nothing to upgrade; with --wait: upgraded and Ready
+      1  the API server refuses; with --wait: it fails, or takes too long
       2  there is no such LlamaCluster, or an option is wrong
     """
 

@@ -1,13 +1,14 @@
-"""The API server, as much of it as the operator needs."""
+"""The API server, as much of it as the operator and the kubectl plug-in need."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import aiohttp
 import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
@@ -165,6 +166,22 @@ class KubeApi:
         """GET of any path of the API server, such as a pod's proxy."""
         return await self._request("get", path, _request_timeout=seconds)
 
+    async def log_lines(
+        self, namespace: str, pod: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[str]:
+        """The lines of a container's log, as long as it is followed; `query` holds the parameters
+        of the API, such as `container` and `follow`."""
+        response = await self._open(
+            "get",
+            f"{PODS.path(name=pod, namespace=namespace)}/log",
+            query_params=list(query.items()),
+            # A container may say nothing for days.
+            _request_timeout=aiohttp.ClientTimeout(sock_connect=REQUEST_TIMEOUT_SECONDS),
+        )
+        async with response:
+            async for line in response.content:
+                yield line.decode("utf-8", "replace").rstrip("\r\n")
+
     async def _apply(self, path: str, manifest: Manifest, *, force: bool = True) -> Manifest:
         self.writes += 1
         return await self._request(
@@ -179,11 +196,15 @@ class KubeApi:
 
     async def _request(self, method: str, path: str, **options: Any) -> Manifest:
         options.setdefault("_request_timeout", REQUEST_TIMEOUT_SECONDS)
+        response = await self._open(method, path, **options)
+        return cast("Manifest", json.loads(await response.read()))
+
+    async def _open(self, method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
         try:
             response = await self._client.request(method, path, serialize=False, **options)
-            return cast("Manifest", json.loads(await response.read()))
         except DynamicApiError as error:
             raise ApiError(error.status, _message(error)) from error
+        return cast("aiohttp.ClientResponse", response)
 
 
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")

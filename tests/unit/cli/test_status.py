@@ -88,10 +88,10 @@ STATUS: Manifest = {
 }
 
 
-def shown(cluster: Manifest, width: int = 80) -> str:
+def shown(cluster: Manifest, width: int = 80, told: dict[int, float] | None = None) -> str:
     console = Console(width=width, color_system=None, markup=False, highlight=False)
     with console.capture() as captured:
-        console.print(screen(LlamaCluster.model_validate(cluster), console, NOW))
+        console.print(screen(LlamaCluster.model_validate(cluster), console, NOW, told or {}))
     return captured.get()
 
 
@@ -114,6 +114,14 @@ def test_one_screen_tells_all_within_80_columns() -> None:
         assert line in lines
     assert "Upgrade available: image: engine:1 -> engine:2" in text
     assert "kubectl llamacluster upgrade x" in text
+
+
+def test_a_group_that_tells_its_pace_shows_it_within_80_columns() -> None:
+    text = shown(stored(status=STATUS), told={0: 14.26})
+    assert all(len(line) <= 80 for line in text.splitlines())
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "GROUP PHASE FOR WORKERS RESTARTS RECOVERIES TOKENS/S REASON" in lines
+    assert "0 Loading 3m 1/2 3 2 14.3 Loading" in lines
 
 
 def test_ready_comes_first_then_the_plan() -> None:

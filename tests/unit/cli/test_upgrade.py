@@ -142,7 +142,7 @@ def test_it_does_not_wait_for_what_does_not_come(
 def test_help_says_the_exit_codes() -> None:
     result = CliRunner().invoke(plugin, ["upgrade", "--help"])
     assert result.exit_code == 0
-    assert "0  asked for, or there is nothing to upgrade" in result.output
+    assert "0  asked for, or nothing to upgrade" in result.output
     assert CliRunner().invoke(plugin, ["upgrade"]).exit_code == 2
 
 
