@@ -59,6 +59,7 @@ unit: check
 
 generate: setup
 	@$(BIN)/python -m llamacluster.api.crd .
+	@$(BIN)/python -m tests.chartreadme
 
 format: setup
 	@$(BIN)/ruff format .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
 SECRETS = _resource("", "v1", "Secret", "secrets")
 CONFIGMAPS = _resource("", "v1", "ConfigMap", "configmaps")
 JOBS = _resource("batch", "v1", "Job", "jobs")
-SECRETS = _resource("", "v1", "Secret", "secrets")
+LEASES = _resource("coordination.k8s.io", "v1", "Lease", "leases")
 NETWORKPOLICIES = _resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 
 
@@ -60,10 +60,14 @@ class ApiError(Exception):
 
 
 class KubeApi:
-    """Reads and writes objects as plain dicts. Counts its writes."""
+    """Reads and writes objects as plain dicts. Counts its writes.
 
-    def __init__(self, client: ApiClient) -> None:
+    Before each request it asks `may_go_on`, which raises when nothing more may be done.
+    """
+
+    def __init__(self, client: ApiClient, may_go_on: Callable[[], None] = lambda: None) -> None:
         self._client = DynamicClient(client)
+        self._may_go_on = may_go_on
         self.writes = 0
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
@@ -134,6 +138,12 @@ class KubeApi:
         path = resource.path(namespace=manifest["metadata"]["namespace"])
         return await self._request("post", path, body=manifest, field_manager=FIELD_MANAGER)
 
+    async def replace(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Write an object that was read: ApiError 409 if it has been changed since."""
+        self.writes += 1
+        path = resource.path(**_address(manifest))
+        return await self._request("put", path, body=manifest, field_manager=FIELD_MANAGER)
+
     async def delete(self, resource: Resource, namespace: str, name: str) -> None:
         """Delete the object, if it is there, and what it owns with it."""
         self.writes += 1
@@ -178,6 +188,7 @@ class KubeApi:
         )
 
     async def _request(self, method: str, path: str, **options: Any) -> Manifest:
+        self._may_go_on()
         options.setdefault("_request_timeout", REQUEST_TIMEOUT_SECONDS)
         try:
             response = await self._client.request(method, path, serialize=False, **options)
@@ -235,7 +246,9 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
 
 
 @asynccontextmanager
-async def connect(configuration: Configuration) -> AsyncIterator[KubeApi]:
+async def connect(
+    configuration: Configuration, may_go_on: Callable[[], None] = lambda: None
+) -> AsyncIterator[KubeApi]:
     """A KubeApi that is closed at the end."""
     async with ApiClient(configuration) as client:
-        yield KubeApi(client)
+        yield KubeApi(client, may_go_on)

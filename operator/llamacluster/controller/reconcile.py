@@ -75,6 +75,8 @@ class Reconciler:
     operator_pods: OperatorPods | None = None
     """The operator's own, which policies let in; None when it runs outside the cluster."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    require: Callable[[], None] = lambda: None
+    """Raises Refused when the Kubernetes cluster lacks what every LlamaCluster needs."""
 
     async def __call__(self, key: str) -> float | None:
         """Reconcile `namespace/name`; returns the seconds until it wants to look again."""
@@ -96,6 +98,7 @@ class Reconciler:
             return None
 
         try:
+            self.require()
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
             await self._service(cluster)
             policies = await make_policies(cluster, self.operator_pods, self.api)

@@ -32,6 +32,14 @@ def test_labels_without_a_namespace_name_no_pods(
     assert "needs --own-namespace" in capsys.readouterr().err
 
 
+def test_an_election_needs_a_namespace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(NAMESPACE_ENV, raising=False)
+    assert operator.main([*RUN, "--leader-elect=operator"]) == 2
+    assert "--leader-elect needs --own-namespace" in capsys.readouterr().err
+
+
 def test_a_kubeconfig_that_is_not_there_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
