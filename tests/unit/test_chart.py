@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from llamacluster.controller import health
-from tests import chartreadme
+from tests import chartreadme, kubernetesschema
 from tests.build import Manifest
 from tests.kind.cluster import tool
 from tests.kind.command import CommandFailed, run
@@ -88,6 +88,46 @@ def rules(role: Manifest) -> dict[tuple[str, str], set[str]]:
 
 def test_helm_has_nothing_to_complain_of() -> None:
     run([tool("helm"), "lint", "--strict", "--kube-version=1.30", str(CHART)], timeout=60)
+
+
+EVERYTHING: Manifest = {
+    "imagePullSecrets": [{"name": "a"}],
+    "watchNamespaces": ["a"],
+    "podDisruptionBudget": {"enabled": True},
+    "networkPolicy": {
+        "enabled": True,
+        "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"port": 1}]}],
+    },
+    "commonLabels": {"a": "b"},
+    "podLabels": {"a": "b"},
+    "podAnnotations": {"a": "b"},
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"podAntiAffinity": {}},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "priorityClassName": "a",
+}
+
+
+@pytest.mark.parametrize("version", [kubernetesschema.OLDEST, kubernetesschema.NEWEST])
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["nothing asked for", "everything"])
+def test_the_objects_are_kubernetes_own(values: Manifest, version: str) -> None:
+    for one in everything(**values):
+        if one["kind"] != "CustomResourceDefinition":
+            assert kubernetesschema.knows(version, one), one["kind"]
+            assert kubernetesschema.errors(version, one) == []
+
+
+def test_a_field_that_kubernetes_does_not_know_is_found() -> None:
+    wrong = the(render(), "Deployment")
+    wrong["spec"] |= {"replica": 1, "replicas": "2", "strategy": []}
+    assert kubernetesschema.errors(kubernetesschema.OLDEST, wrong) == [
+        "Deployment.spec.replicas: '2' is no numeric",
+        "Deployment.spec.strategy: [] is of the wrong kind",
+        "Deployment.spec.replica is unknown",
+    ]
 
 
 def test_the_default_release() -> None:
