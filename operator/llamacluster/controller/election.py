@@ -222,7 +222,7 @@ class Election:
         spec = {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": LEASE_SECONDS,
-            "acquireTime": before["acquireTime"] if ours else now,
+            "acquireTime": before.get("acquireTime", now) if ours else now,
             "renewTime": now,
             "leaseTransitions": before.get("leaseTransitions", 0)
             + (lease is not None and not ours),

@@ -85,7 +85,7 @@ class LeaderWorkerSetLookout:
         if all(one["name"] != LEADERWORKERSETS.name for one in served["resources"]):
             return Refused(*LEADERWORKERSET_MISSING)
         if self._seen and not self._refusal:
-            return None  # a megabyte of schemas, which is read until it was seen to be well
+            return None  # the schemas are large: they are read until all was well once
         if _is_new_enough(await self._api.get_raw(SCHEMAS, 30)):
             return None
         return Refused(*LEADERWORKERSET_TOO_OLD)
