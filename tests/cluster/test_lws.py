@@ -1,4 +1,4 @@
-"""What the operator reads to know whether LeaderWorkerSet is there is to be read, with no rights."""
+"""What tells the operator whether LeaderWorkerSet is there may be read without any right."""
 
 from __future__ import annotations
 
