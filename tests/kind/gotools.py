@@ -126,7 +126,9 @@ def programs(module: Module, names: Iterable[str]) -> dict[str, Path]:
                 now.run(
                     [
                         *("go", "build", "-v", "-trimpath", "-buildvcs=false"),
-                        *("-ldflags", LINKER_FLAGS, "-o", f"{part}/"),
+                        # What the linker leaves out need not be compiled: a fifth of the work.
+                        *("-gcflags", "all=-dwarf=false", "-ldflags", LINKER_FLAGS),
+                        *("-o", f"{part}/"),
                         *(module.programs[name] for name in group),
                     ],
                     env={"CGO_ENABLED": "0"},
