@@ -68,6 +68,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         namespaces=tuple(arguments.namespace),
         concurrency=arguments.concurrency,
         liveness_endpoint=arguments.liveness,
+        metrics=arguments.metrics,
         pods=OperatorPods(arguments.own_namespace, arguments.own_labels)
         if arguments.own_labels
         else None,
@@ -103,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
         "--liveness", metavar="URL", help="serve liveness there, e.g. http://0.0.0.0:8081/livez"
     )
     command.add_argument(
+        "--metrics",
+        type=_address,
+        metavar="HOST:PORT",
+        help="serve /metrics there, e.g. 0.0.0.0:8080; default: nowhere",
+    )
+    command.add_argument(
         "--own-namespace",
         metavar="NAMESPACE",
         default=os.environ.get(NAMESPACE_ENV),
@@ -124,6 +131,13 @@ def _labels(text: str) -> dict[str, str]:
     if not all(key and equals for key, equals, _ in pairs):
         raise argparse.ArgumentTypeError(f"{text} is not KEY=VALUE,...")
     return {key: value for key, _, value in pairs}
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -17,6 +17,7 @@ from llamacluster import __version__
 from llamacluster.api import GROUP, PLURAL, VERSION
 from llamacluster.controller.agents import AgentsByApiServer, AgentsByPodAddress
 from llamacluster.controller.kubeapi import ApiError, connect
+from llamacluster.controller.metrics import Metrics, serve
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.controller.workqueue import WorkQueue
 from llamacluster.resources.metadata import CLUSTER_LABEL
@@ -41,6 +42,8 @@ class Options:
     concurrency: int = 8
     """LlamaClusters worked on at the same time."""
     liveness_endpoint: str | None = None
+    metrics: str | None = None
+    """HOST:PORT to serve /metrics at."""
     in_cluster: bool = True
     pods: OperatorPods | None = None
     """The operator's own pods, as NetworkPolicies name them."""
@@ -48,18 +51,26 @@ class Options:
 
 async def run(configuration: Configuration, options: Options) -> None:
     """Run until cancelled."""
+    metrics = Metrics()
+    expected = (ApiError, aiohttp.ClientError, TimeoutError)
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(connect(configuration))
+        if options.metrics:
+            await stack.enter_async_context(serve(options.metrics, metrics.registry))
+        api = await stack.enter_async_context(connect(configuration, metrics.asked))
         if options.in_cluster:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             agents: AgentsByPodAddress | AgentsByApiServer = AgentsByPodAddress(session)
         else:
             agents = AgentsByApiServer(api)
-        queue = WorkQueue(
-            Reconciler(api, agents, options.engine_image, options.pods),
-            concurrency=options.concurrency,
-            expected=(ApiError, aiohttp.ClientError, TimeoutError),
+        reconciler = Reconciler(
+            api, agents, options.engine_image, options.pods, clusters=metrics.clusters
         )
+        queue = WorkQueue(
+            metrics.timed(reconciler, expected),
+            concurrency=options.concurrency,
+            expected=expected,
+        )
+        metrics.follow(queue)
         known: Known = {}
         log.info(
             "operator started",
