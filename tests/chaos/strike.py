@@ -63,7 +63,7 @@ def _live_through(
 ) -> None:
     fault.inject()
     struck = time.time()
-    noticed = _until(lambda: witness.is_refused_or_unready(since=began), patience * kind.noticed)
+    noticed = _until(lambda: witness.is_noticed(since=began), patience * kind.noticed)
     if noticed is None:
         return
     outcome.noticed = max(0.0, noticed - struck)

@@ -59,9 +59,11 @@ class Witness:
     operator_is_away: bool = False
     """What the LlamaCluster says is of before."""
 
-    def is_refused_or_unready(self, since: float) -> float | None:
-        """When the group first told somebody, since then, that it does not serve."""
+    def is_noticed(self, since: float) -> float | None:
+        """When the group first let somebody know, since then, that it does not serve. That may be
+        the clients alone whose requests it ended: it can be whole again between two looks."""
         told = [a.ended for a in self.answers if a.outcome == "refused" and a.began >= since]
+        told += [a.ended for a in self.answers if a.outcome == "lost" and a.ended >= since]
         told += [s.at for s in self.sights if s.at >= since and False in (s.pod, s.cluster)]
         return min(told, default=None)
 
