@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from llamacluster.agent.contract import AGENT_PORT
 from llamacluster.controller import health
+from llamacluster.resources.metadata import (
+    CLUSTER_LABEL,
+    LWS_GROUP_INDEX_LABEL,
+    LWS_WORKER_INDEX_LABEL,
+)
 from tests import chartreadme, kubernetesschema
 from tests.build import Manifest
 from tests.kind.cluster import tool
@@ -250,6 +256,52 @@ def test_the_operator_listens_for_its_probes_alone() -> None:
     assert not of_kind(render(), "Service")
 
 
+MONITORING = {
+    "podMonitors": {"enabled": True, "labels": {"release": "p"}},
+    "alerts": {"enabled": True, "labels": {"release": "p"}},
+    "dashboards": {"enabled": True},
+}
+
+
+def test_metrics_are_served_when_asked_for() -> None:
+    [container] = pod(render(metrics={"enabled": True, "port": 9000}))["containers"]
+    assert "--metrics=0.0.0.0:9000" in container["args"]
+    assert {"name": "metrics", "containerPort": 9000} in container["ports"]
+
+
+def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
+    objects = render(metrics={"enabled": True}, monitoring=MONITORING)
+    for kind in ("PodMonitor", "PrometheusRule"):
+        for one in of_kind(objects, kind):
+            assert one["metadata"]["labels"]["release"] == "p"
+    own = the(objects, "PodMonitor")["spec"]
+    assert (
+        own["selector"]["matchLabels"]
+        == the(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+    )
+    assert own["podMetricsEndpoints"][0]["port"] == "metrics"
+    groups = the(objects, "PodMonitor", "llamacluster-operator-groups")["spec"]
+    assert groups["namespaceSelector"] == {"any": True}
+    assert groups["podMetricsEndpoints"][0]["portNumber"] == AGENT_PORT
+    keys = {row["key"] for row in groups["selector"]["matchExpressions"]}
+    assert keys == {CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL}
+    index = LWS_GROUP_INDEX_LABEL.translate(str.maketrans("./-", "___"))
+    sources = [row["sourceLabels"] for row in groups["podMetricsEndpoints"][0]["relabelings"]]
+    assert [f"__meta_kubernetes_pod_label_{index}"] in sources
+    rules_file = yaml.safe_load((CHART / "alerts" / "llamacluster.yaml").read_text())
+    assert the(objects, "PrometheusRule")["spec"] == rules_file
+    boards = the(objects, "ConfigMap", "llamacluster-operator-dashboards")
+    assert boards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for file in (CHART / "dashboards").glob("*.json"):
+        assert json.loads(boards["data"][file.name]) == json.loads(file.read_text())
+
+
+def test_an_operator_without_metrics_is_not_scraped() -> None:
+    objects = render(monitoring=MONITORING, watchNamespaces=["a"])
+    [groups] = of_kind(objects, "PodMonitor")
+    assert groups["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
+
+
 def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_status() -> None:
     objects = render()
     view = the(objects, "ClusterRole", "llamacluster-operator-view")
@@ -409,6 +461,8 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"affinity": {"podAffinities": {}}}, "podAffinities"),
         ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologyKey"),
         ({"test": {"model": {"url": "x"}}}, "url"),
+        ({"metrics": {"port": 8081}}, "port"),
+        ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:

@@ -85,6 +85,7 @@ async def _run(arguments: argparse.Namespace) -> None:
         lease=LeaseName(arguments.own_namespace, arguments.leader_elect, _identity())
         if arguments.leader_elect
         else None,
+        metrics=arguments.metrics,
         pods=OperatorPods(arguments.own_namespace, arguments.own_labels)
         if arguments.own_labels
         else None,
@@ -149,13 +150,22 @@ def _parser() -> argparse.ArgumentParser:
         "--concurrency", type=_positive, default=8, help="LlamaClusters worked on at the same time"
     )
     command.add_argument(
-        "--health", metavar="HOST:PORT", help="serve /livez and /readyz there, e.g. 0.0.0.0:8081"
+        "--health",
+        type=_address,
+        metavar="HOST:PORT",
+        help="serve /livez and /readyz there, e.g. 0.0.0.0:8081",
     )
     command.add_argument(
         "--leader-elect",
         metavar="LEASE",
         help="work only while holding this Lease of --own-namespace, so that several operators may"
         " run; default: work at once",
+    )
+    command.add_argument(
+        "--metrics",
+        type=_address,
+        metavar="HOST:PORT",
+        help="serve /metrics there, e.g. 0.0.0.0:8080; default: nowhere",
     )
     command.add_argument(
         "--own-namespace",
@@ -179,6 +189,13 @@ def _labels(text: str) -> dict[str, str]:
     if not all(key and equals for key, equals, _ in pairs):
         raise argparse.ArgumentTypeError(f"{text} is not KEY=VALUE,...")
     return {key: value for key, _, value in pairs}
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
+    return text
 
 
 def _positive(text: str) -> int:

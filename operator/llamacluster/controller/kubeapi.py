@@ -50,6 +50,10 @@ LEASES = _resource("coordination.k8s.io", "v1", "Lease", "leases")
 NETWORKPOLICIES = _resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
 
 
+Asked = Callable[[str, str, int], None]
+"""Is told verb, resource and code of a request; the code is 0 where none came."""
+
+
 class ApiError(Exception):
     """The API server refused a request: HTTP status and the server's own sentence."""
 
@@ -62,11 +66,18 @@ class ApiError(Exception):
 class KubeApi:
     """Reads and writes objects as plain dicts. Counts its writes.
 
-    Before each request it asks `may_go_on`, which raises when nothing more may be done.
+    Before each request it asks `may_go_on`, which raises when nothing more may be done; `asked` is
+    told verb, resource and code of each request.
     """
 
-    def __init__(self, client: ApiClient, may_go_on: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        asked: Asked = lambda *_: None,
+        may_go_on: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = DynamicClient(client)
+        self._asked = asked
         self._may_go_on = may_go_on
         self.writes = 0
 
@@ -190,11 +201,29 @@ class KubeApi:
     async def _request(self, method: str, path: str, **options: Any) -> Manifest:
         self._may_go_on()
         options.setdefault("_request_timeout", REQUEST_TIMEOUT_SECONDS)
+        code = 0
         try:
             response = await self._client.request(method, path, serialize=False, **options)
+            code = response.status
             return cast("Manifest", json.loads(await response.read()))
         except DynamicApiError as error:
+            code = error.status
             raise ApiError(error.status, _message(error)) from error
+        finally:
+            self._asked(*_verb_and_resource(method, path), code)
+
+
+def _verb_and_resource(method: str, path: str) -> tuple[str, str]:
+    """As RBAC names them, such as ("get", "pods/proxy")."""
+    # api/v1/... or apis/GROUP/VERSION/..., then [namespaces/NAMESPACE/]RESOURCE[/NAME[/SUB/...]]
+    _, root, *rest = path.split("/")
+    rest = rest[1 if root == "api" else 2 :]
+    if rest[0] == "namespaces" and len(rest) > 2:
+        rest = rest[2:]
+    resource = "/".join([rest[0], *rest[2:3]])
+    if method == "get" and len(rest) == 1:
+        return "list", resource
+    return {"post": "create", "put": "update"}.get(method, method), resource
 
 
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -247,8 +276,10 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
 
 @asynccontextmanager
 async def connect(
-    configuration: Configuration, may_go_on: Callable[[], None] = lambda: None
+    configuration: Configuration,
+    asked: Asked = lambda *_: None,
+    may_go_on: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[KubeApi]:
     """A KubeApi that is closed at the end."""
     async with ApiClient(configuration) as client:
-        yield KubeApi(client, may_go_on)
+        yield KubeApi(client, asked, may_go_on)

@@ -22,6 +22,8 @@ from llamacluster.controller.election import Election, LeaseLost, LeaseName
 from llamacluster.controller.health import serve
 from llamacluster.controller.kubeapi import ApiError, connect
 from llamacluster.controller.lws import LeaderWorkerSetLookout
+from llamacluster.controller.metrics import Metrics
+from llamacluster.controller.metrics import serve as serve_metrics
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.controller.workqueue import WorkQueue
 from llamacluster.resources.metadata import CLUSTER_LABEL
@@ -49,6 +51,8 @@ class Options:
     """HOST:PORT for the probes of the operator's pod."""
     lease: LeaseName | None = None
     """Work only while holding it."""
+    metrics: str | None = None
+    """HOST:PORT to serve /metrics at."""
     in_cluster: bool = True
     pods: OperatorPods | None = None
     """The operator's own pods, as NetworkPolicies name them."""
@@ -70,40 +74,58 @@ async def run(configuration: Configuration, options: Options) -> None:
             "NetworkPolicies cannot let in an operator whose pods they do not know: leaders may"
             " not answer it, see docs/security.md"
         )
+    metrics = Metrics()
     async with AsyncExitStack() as stack:
         # Not the client of the work, which could keep all its connections busy.
-        api = await stack.enter_async_context(connect(configuration))
+        api = await stack.enter_async_context(connect(configuration, metrics.asked))
         lookout = LeaderWorkerSetLookout(api)
         looking = asyncio.create_task(lookout.run())
         stack.callback(looking.cancel)
         if options.health:
             await stack.enter_async_context(serve(options.health, lambda: lookout.problem))
+        if options.metrics:
+            await stack.enter_async_context(serve_metrics(options.metrics, metrics.registry))
+
+        async def work(may_go_on: Callable[[], None] = lambda: None) -> None:
+            await _work(configuration, options, lookout, metrics, may_go_on)
+
         if options.lease:
             election = Election(api, options.lease)
-            await election.lead(lambda: _work(configuration, options, lookout, election.check))
+            await election.lead(lambda: work(election.check))
         else:
-            await _work(configuration, options, lookout, lambda: None)
+            await work()
 
 
 async def _work(
     configuration: Configuration,
     options: Options,
     lookout: LeaderWorkerSetLookout,
+    metrics: Metrics,
     may_go_on: Callable[[], None],
 ) -> None:
     """What one operator does at a time."""
+    expected = (ApiError, aiohttp.ClientError, TimeoutError, LeaseLost)
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(connect(configuration, may_go_on))
+        api = await stack.enter_async_context(connect(configuration, metrics.asked, may_go_on))
         if options.in_cluster:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             agents: AgentsByPodAddress | AgentsByApiServer = AgentsByPodAddress(session)
         else:
             agents = AgentsByApiServer(api)
-        queue = WorkQueue(
-            Reconciler(api, agents, options.engine_image, options.pods, require=lookout.require),
-            concurrency=options.concurrency,
-            expected=(ApiError, aiohttp.ClientError, TimeoutError, LeaseLost),
+        reconciler = Reconciler(
+            api,
+            agents,
+            options.engine_image,
+            options.pods,
+            require=lookout.require,
+            clusters=metrics.clusters,
         )
+        queue = WorkQueue(
+            metrics.timed(reconciler, expected),
+            concurrency=options.concurrency,
+            expected=expected,
+        )
+        metrics.follow(queue)
         known: Known = {}
         watching = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

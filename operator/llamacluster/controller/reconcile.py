@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from llamacluster.controller.kubeapi import (
     KubeApi,
 )
 from llamacluster.controller.lostnodes import delete_lost, with_lost_pods
+from llamacluster.controller.metrics import Clusters
 from llamacluster.controller.objects import Refused, make_true, read
 from llamacluster.controller.observation import observe
 from llamacluster.controller.plan import find_plan
@@ -77,6 +78,8 @@ class Reconciler:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     require: Callable[[], None] = lambda: None
     """Raises Refused when the Kubernetes cluster lacks what every LlamaCluster needs."""
+    clusters: Clusters = field(default_factory=Clusters)
+    """Is told each status, for the operator's metrics."""
 
     async def __call__(self, key: str) -> float | None:
         """Reconcile `namespace/name`; returns the seconds until it wants to look again."""
@@ -86,6 +89,7 @@ class Reconciler:
     async def _reconcile(self, namespace: str, name: str) -> float | None:
         stored = await self.api.get(LLAMACLUSTERS, namespace, name)
         if stored is None or "deletionTimestamp" in stored["metadata"]:
+            self.clusters.forget(namespace, name)
             return None  # its objects go by their owner references, with or without us
         now = self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
@@ -166,6 +170,7 @@ class Reconciler:
         self, metadata: ObjectMeta, before: LlamaClusterStatus, after: LlamaClusterStatus, now: str
     ) -> None:
         """Write the status if it changed, and after that the event of the transition."""
+        self.clusters.see(metadata.namespace, metadata.name, after)
         if after == before:
             return
         manifest = status_manifest(metadata, after)
