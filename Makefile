@@ -74,6 +74,7 @@ unit: check
 generate: setup
 	@$(BIN)/python -m llamacluster.api.crd .
 	@$(BIN)/python -m llamacluster.cli.reference .
+	@$(BIN)/python -m tests.chartreadme
 
 format: setup
 	@$(BIN)/ruff format .

@@ -130,8 +130,20 @@ class FakeKubeApi(KubeApi):
         metadata = manifest["metadata"]
         if "name" not in metadata:
             metadata["name"] = f"{metadata.pop('generateName')}{next(self._names):05}"
-        self._write(resource.name, manifest)
+        if self._write(resource.name, manifest) in self.objects:
+            raise ApiError(409, f'{resource.name} "{metadata["name"]}" already exists')
         return self.put(resource, manifest)
+
+    async def replace(self, resource: Resource, manifest: Manifest) -> Manifest:
+        key = self._write(resource.name, manifest)
+        live = self.objects.get(key)
+        if live is None:
+            raise ApiError(404, f'{resource.name} "{key[2]}" not found')
+        if manifest["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+            raise ApiError(409, "the object has been modified")
+        self.objects[key] = copy.deepcopy(manifest)
+        self._bump(self.objects[key], spec_changed=manifest.get("spec") != live.get("spec"))
+        return copy.deepcopy(self.objects[key])
 
     async def delete(self, resource: Resource, namespace: str, name: str) -> None:
         self._use(resource, "delete")

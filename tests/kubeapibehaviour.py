@@ -8,6 +8,7 @@ import pytest
 
 from llamacluster.controller.kubeapi import (
     EVENTS,
+    LEASES,
     LLAMACLUSTERS,
     SECRETS,
     SERVICES,
@@ -210,6 +211,36 @@ class KubeApiBehaviour:
         assert first["metadata"]["name"].startswith("x.")
         assert first["metadata"]["name"] != second["metadata"]["name"]
 
+    async def test_an_object_that_is_there_is_not_created(self, server: Server) -> None:
+        await server.api.create(LEASES, self._lease(server))
+        with pytest.raises(ApiError) as refused:
+            await server.api.create(LEASES, self._lease(server))
+        assert refused.value.status == 409
+
+    async def test_an_object_is_replaced_as_a_whole(self, server: Server) -> None:
+        made = await server.api.create(LEASES, self._lease(server))
+        del made["spec"]["holderIdentity"]
+        await server.api.replace(LEASES, made)
+        live = await server.api.get(LEASES, server.namespace, "l")
+        assert live is not None
+        assert live["spec"] == {"leaseDurationSeconds": 12}
+        assert live["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+
+    async def test_an_older_version_replaces_nothing(self, server: Server) -> None:
+        made = await server.api.create(LEASES, self._lease(server))
+        newer = {**made, "spec": {"holderIdentity": "b"}}
+        await server.api.replace(LEASES, newer)
+        with pytest.raises(ApiError) as refused:
+            await server.api.replace(LEASES, made)
+        assert refused.value.status == 409
+
+    async def test_what_is_not_there_is_not_replaced(self, server: Server) -> None:
+        made = await server.api.create(LEASES, self._lease(server))
+        await server.api.delete(LEASES, server.namespace, "l")
+        with pytest.raises(ApiError) as refused:
+            await server.api.replace(LEASES, made)
+        assert refused.value.status in (404, 409)
+
     async def test_writes_are_counted_and_reads_are_not(self, server: Server) -> None:
         cluster = await self._cluster(server)
         await server.api.get(SERVICES, server.namespace, "s")
@@ -238,6 +269,14 @@ class KubeApiBehaviour:
             "kind": cluster["kind"],
             "metadata": metadata,
             "status": {"replicas": replicas},
+        }
+
+    def _lease(self, server: Server) -> Manifest:
+        return {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "l", "namespace": server.namespace},
+            "spec": {"holderIdentity": "a", "leaseDurationSeconds": 12},
         }
 
     def _event(self, server: Server) -> Manifest:

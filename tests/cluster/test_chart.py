@@ -22,10 +22,21 @@ def test_the_api_server_takes_every_object_of_the_chart(
         "podLabels": {"team": "a"},
         "imagePullSecrets": [{"name": "a"}],
         "tolerations": [{"operator": "Exists"}],
+        "commonLabels": {"team": "a"},
+        "podDisruptionBudget": {"enabled": True},
+        "networkPolicy": {"enabled": True},
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+            }
+        ],
     }
     objects = api_server.helm(
         *("template", "llamacluster", str(CHART), f"--namespace={shared_namespace}"),
-        *("--kube-version=1.36", "--values=-"),
+        # Without those of `helm test`, whose pod would need its service account to be there.
+        *("--kube-version=1.36", "--no-hooks", "--values=-"),
         stdin=json.dumps(values),
     )
     said = api_server.kubectl(

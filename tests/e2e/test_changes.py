@@ -8,6 +8,7 @@ import pytest
 
 from llamacluster.agent.contract import ENGINE_PORT
 from tests.e2e.live import Live, eventually
+from tests.kind.product import leading_pod
 
 pytestmark = pytest.mark.e2e
 
@@ -69,6 +70,7 @@ def test_restarting_the_operator_changes_nothing(group: Live) -> None:
     operator = ["--namespace=llamacluster-system", "rollout"]
     group.cluster.kubectl(*operator, "restart", "deployment/llamacluster-operator")
     group.cluster.kubectl(*operator, "status", "deployment/llamacluster-operator", "--timeout=120s")
+    eventually(lambda: leading_pod(group.cluster), "a new operator leads", 20)
     # The new operator has surely been at work once it has followed an edit of another object.
     label = "app.kubernetes.io/instance=someone-elses"
     group.kubectl("label", "--overwrite", "lws", "tiny-group", label)

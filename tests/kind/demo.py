@@ -19,7 +19,7 @@ from tests.kind.host import cache
 from tests.kind.images import build_images
 from tests.kind.product import (
     EXAMPLES,
-    OPERATOR,
+    OPERATOR_PODS,
     SYSTEM_NAMESPACE,
     ask_service,
     install_operator,
@@ -87,7 +87,7 @@ def demo() -> None:
     with step(
         "LlamaCluster: wait until Ready",
         f"{where} -n {NAMESPACE} describe llc {NAME}; "
-        f"{where} -n {SYSTEM_NAMESPACE} logs {OPERATOR}",
+        f"{where} -n {SYSTEM_NAMESPACE} logs --prefix -l {OPERATOR_PODS}",
     ) as now:
         wait_until_ready(cluster, now)
     with step("Chat: ask through the Service") as now:

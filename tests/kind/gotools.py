@@ -45,6 +45,8 @@ class Module:
 
     name: str
     programs: Mapping[str, str]
+    tags: str = ""
+    """Of Go's build."""
 
     @property
     def folder(self) -> Path:
@@ -53,7 +55,8 @@ class Module:
     @property
     def key(self) -> str:
         """Changes with any pinned version, flag or source of ours, and with the machine's kind."""
-        return content_key(LINKER_FLAGS, os.uname().machine, files=[self.folder], root=HERE)
+        flags = [LINKER_FLAGS, os.uname().machine, *([self.tags] if self.tags else [])]
+        return content_key(*flags, files=[self.folder], root=HERE)
 
 
 KUBERNETES = Module(
@@ -76,6 +79,12 @@ KUBERNETES = Module(
 )
 NETWORK = Module(
     "network", {"kube-router": "github.com/cloudnativelabs/kube-router/cmd/kube-router"}
+)
+# Without its ways to find what to scrape, which are most of it.
+PROMETHEUS = Module(
+    "prometheus",
+    {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+    tags="remove_all_sd",
 )
 
 # What `go build` calls a program: the last part of its package, without a version.
@@ -128,6 +137,7 @@ def programs(module: Module, names: Iterable[str]) -> dict[str, Path]:
                         *("go", "build", "-v", "-trimpath", "-buildvcs=false"),
                         # What the linker leaves out need not be compiled: a fifth of the work.
                         *("-gcflags", "all=-dwarf=false", "-ldflags", LINKER_FLAGS),
+                        *(["-tags", module.tags] if module.tags else []),
                         *("-o", f"{part}/"),
                         *(module.programs[name] for name in group),
                     ],

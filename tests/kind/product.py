@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.kind.cluster import Cluster
-from tests.kind.command import CommandFailed
+from tests.kind.command import CommandFailed, SetupError
 from tests.kind.host import REPOSITORY
 from tests.kind.images import BuiltImages
 from tests.model import build as model
@@ -18,6 +19,8 @@ Json = dict[str, Any]
 RELEASE = "llamacluster"
 SYSTEM_NAMESPACE = "llamacluster-system"
 OPERATOR = f"deployment/{RELEASE}-operator"
+OPERATOR_PODS = "app.kubernetes.io/name=llamacluster-operator"
+"""Of which one works: see leading_pod."""
 CHART = REPOSITORY / "charts" / "llamacluster"
 EXAMPLES = REPOSITORY / "examples"
 ASK = """
@@ -38,6 +41,27 @@ def install_operator(cluster: Cluster, images: BuiltImages, *options: str) -> No
         *("--create-namespace", "--wait", "--timeout=5m", "--values=-", *options),
         stdin=json.dumps(values),
     )
+    # Helm does not wait until the former pods end, and pods that are ready may stand by yet.
+    cluster.kubectl("rollout", "status", OPERATOR, f"--namespace={SYSTEM_NAMESPACE}")
+    deadline = time.monotonic() + 60
+    while leading_pod(cluster) is None:
+        if time.monotonic() > deadline:
+            raise SetupError(
+                f"no operator leads: kubectl -n {SYSTEM_NAMESPACE} logs -l {OPERATOR_PODS}"
+            )
+        time.sleep(0.5)
+
+
+def leading_pod(cluster: Cluster) -> str | None:
+    """The operator's pod that works, if it is one that stays."""
+    where = (f"--namespace={SYSTEM_NAMESPACE}", "-o", "json")
+    try:
+        lease = json.loads(cluster.kubectl("get", "lease", f"{RELEASE}-operator", *where))
+        holder = lease["spec"]["holderIdentity"].rpartition("_")[0]
+        pod = json.loads(cluster.kubectl("get", "pod", holder, *where))
+    except (CommandFailed, KeyError):
+        return None
+    return None if "deletionTimestamp" in pod["metadata"] else holder
 
 
 def _remove_interrupted_release(cluster: Cluster) -> None:
@@ -67,7 +91,7 @@ def operator_is_installed(cluster: Cluster, images: BuiltImages) -> bool:
     return (
         container["image"] == images.operator
         and f"--engine-image={images.engine}" in container["args"]
-        and deployment["status"].get("readyReplicas") == 1
+        and deployment["status"].get("readyReplicas") == deployment["spec"]["replicas"]
     )
 
 

@@ -11,6 +11,14 @@ from typing import Any
 import pytest
 import yaml
 
+from llamacluster.agent.contract import AGENT_PORT
+from llamacluster.controller import health
+from llamacluster.resources.metadata import (
+    CLUSTER_LABEL,
+    LWS_GROUP_INDEX_LABEL,
+    LWS_WORKER_INDEX_LABEL,
+)
+from tests import chartreadme, kubernetesschema
 from tests.build import Manifest
 from tests.kind.cluster import tool
 from tests.kind.command import CommandFailed, run
@@ -24,7 +32,16 @@ DIGEST = f"sha256:{'a' * 64}"
 
 def render(**values: Any) -> list[Manifest]:
     """The objects of a release named `llamacluster` in the namespace `system`."""
+    return [one for one in everything(**values) if not is_test(one)]
+
+
+def everything(**values: Any) -> list[Manifest]:
+    """The same with what `helm test` makes."""
     return [document for document in yaml.safe_load_all(_rendered(json.dumps(values))) if document]
+
+
+def is_test(one: Manifest) -> bool:
+    return bool(one["metadata"].get("annotations", {}).get("helm.sh/hook") == "test")
 
 
 @cache
@@ -67,11 +84,51 @@ def test_helm_has_nothing_to_complain_of() -> None:
     run([tool("helm"), "lint", "--strict", "--kube-version=1.30", str(CHART)], timeout=60)
 
 
+EVERYTHING: Manifest = {
+    "imagePullSecrets": [{"name": "a"}],
+    "watchNamespaces": ["a"],
+    "podDisruptionBudget": {"enabled": True},
+    "networkPolicy": {
+        "enabled": True,
+        "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"port": 1}]}],
+    },
+    "commonLabels": {"a": "b"},
+    "podLabels": {"a": "b"},
+    "podAnnotations": {"a": "b"},
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"podAntiAffinity": {}},
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    ],
+    "priorityClassName": "a",
+}
+
+
+@pytest.mark.parametrize("version", [kubernetesschema.OLDEST, kubernetesschema.NEWEST])
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["nothing asked for", "everything"])
+def test_the_objects_are_kubernetes_own(values: Manifest, version: str) -> None:
+    for one in everything(**values):
+        if one["kind"] != "CustomResourceDefinition":
+            assert kubernetesschema.knows(version, one), one["kind"]
+            assert kubernetesschema.errors(version, one) == []
+
+
+def test_a_field_that_kubernetes_does_not_know_is_found() -> None:
+    wrong = the(render(), "Deployment")
+    wrong["spec"] |= {"replica": 1, "replicas": "2", "strategy": []}
+    assert kubernetesschema.errors(kubernetesschema.OLDEST, wrong) == [
+        "Deployment.spec.replicas: '2' is no numeric",
+        "Deployment.spec.strategy: [] is of the wrong kind",
+        "Deployment.spec.replica is unknown",
+    ]
+
+
 def test_the_default_release() -> None:
     objects = render()
     assert sorted({one["kind"] for one in objects}) == [
         *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment"),
-        "ServiceAccount",
+        *("Role", "RoleBinding", "ServiceAccount"),
     ]
     [container] = pod(objects)["containers"]
     assert container["image"] == "ghcr.io/llamacluster/operator:0.1.0"
@@ -85,10 +142,27 @@ def test_the_operators_pod_passes_the_restricted_standard() -> None:
     assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
 
 
-def test_there_is_one_operator_at_a_time() -> None:
-    deployment = the(render(), "Deployment")["spec"]
-    assert deployment["replicas"] == 1
-    assert deployment["strategy"] == {"type": "Recreate"}
+def test_one_of_two_operators_works() -> None:
+    objects = render()
+    deployment = the(objects, "Deployment")["spec"]
+    assert deployment["replicas"] == 2
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    [container] = pod(objects)["containers"]
+    assert "--leader-elect=llamacluster-operator" in container["args"]
+
+
+def test_the_operator_may_write_its_lease_and_no_other() -> None:
+    objects = render(watchNamespaces=["system"])
+    role = the(objects, "Role", "llamacluster-operator-lease")
+    assert role["metadata"]["namespace"] == "system"
+    lease: Manifest = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
+    assert role["rules"] == [
+        {**lease, "verbs": ["create"]},
+        {**lease, "resourceNames": ["llamacluster-operator"], "verbs": ["get", "update"]},
+    ]
+    binding = the(objects, "RoleBinding", "llamacluster-operator-lease")
+    assert binding["roleRef"]["name"] == "llamacluster-operator-lease"
+    assert binding["subjects"][0]["name"] == "llamacluster-operator"
 
 
 def test_the_operator_may_do_exactly_this_in_all_namespaces() -> None:
@@ -120,10 +194,12 @@ def test_an_operator_of_some_namespaces_has_no_right_in_others() -> None:
         "llamacluster-operator-view",
         "llamacluster-operator-edit",
     ]
-    assert [role["metadata"]["namespace"] for role in of_kind(objects, "Role")] == ["a", "b"]
-    for role, binding in zip(
-        of_kind(objects, "Role"), of_kind(objects, "RoleBinding"), strict=True
-    ):
+    roles, bindings = (
+        [one for one in of_kind(objects, kind) if one["metadata"]["namespace"] != "system"]
+        for kind in ("Role", "RoleBinding")
+    )
+    assert [role["metadata"]["namespace"] for role in roles] == ["a", "b"]
+    for role, binding in zip(roles, bindings, strict=True):
         assert rules(role) == IN_NAMESPACES
         assert binding["metadata"]["namespace"] == role["metadata"]["namespace"]
         assert binding["subjects"][0]["namespace"] == "system"
@@ -136,7 +212,7 @@ def test_an_operator_of_some_namespaces_has_no_right_in_others() -> None:
 
 @pytest.mark.parametrize("namespaces", [[], ["a"]])
 def test_no_role_has_a_wildcard_or_reads_secrets(namespaces: list[str]) -> None:
-    objects = render(watchNamespaces=namespaces)
+    objects = everything(watchNamespaces=namespaces)
     for role in of_kind(objects, "ClusterRole") + of_kind(objects, "Role"):
         for (group, resource), verbs in rules(role).items():
             assert "*" not in {group, resource, *verbs}
@@ -154,13 +230,63 @@ def test_the_security_page_lists_these_rights_and_no_others() -> None:
     allowed = rules(the(objects, "ClusterRole")) | rules(
         the(objects, "ClusterRole", "llamacluster-operator-nodes")
     )
+    allowed["coordination.k8s.io", "leases"] = {"get", "create", "update"}
     assert listed == {resource: verbs for (_, resource), verbs in allowed.items()}
 
 
-def test_the_operator_listens_for_its_liveness_probe_alone() -> None:
+def test_the_operator_listens_for_its_probes_alone() -> None:
     [container] = pod(render())["containers"]
+    assert "--health=0.0.0.0:8081" in container["args"]
+    paths = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("liveness", "readiness")}
+    assert paths == {health.LIVE, health.READY}
     assert container["ports"] == [{"name": "health", "containerPort": 8081}]
     assert not of_kind(render(), "Service")
+
+
+MONITORING = {
+    "podMonitors": {"enabled": True, "labels": {"release": "p"}},
+    "alerts": {"enabled": True, "labels": {"release": "p"}},
+    "dashboards": {"enabled": True},
+}
+
+
+def test_metrics_are_served_when_asked_for() -> None:
+    [container] = pod(render(metrics={"enabled": True, "port": 9000}))["containers"]
+    assert "--metrics=0.0.0.0:9000" in container["args"]
+    assert {"name": "metrics", "containerPort": 9000} in container["ports"]
+
+
+def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
+    objects = render(metrics={"enabled": True}, monitoring=MONITORING)
+    for kind in ("PodMonitor", "PrometheusRule"):
+        for one in of_kind(objects, kind):
+            assert one["metadata"]["labels"]["release"] == "p"
+    own = the(objects, "PodMonitor")["spec"]
+    assert (
+        own["selector"]["matchLabels"]
+        == the(objects, "Deployment")["spec"]["selector"]["matchLabels"]
+    )
+    assert own["podMetricsEndpoints"][0]["port"] == "metrics"
+    groups = the(objects, "PodMonitor", "llamacluster-operator-groups")["spec"]
+    assert groups["namespaceSelector"] == {"any": True}
+    assert groups["podMetricsEndpoints"][0]["portNumber"] == AGENT_PORT
+    keys = {row["key"] for row in groups["selector"]["matchExpressions"]}
+    assert keys == {CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL}
+    index = LWS_GROUP_INDEX_LABEL.translate(str.maketrans("./-", "___"))
+    sources = [row["sourceLabels"] for row in groups["podMetricsEndpoints"][0]["relabelings"]]
+    assert [f"__meta_kubernetes_pod_label_{index}"] in sources
+    rules_file = yaml.safe_load((CHART / "alerts" / "llamacluster.yaml").read_text())
+    assert the(objects, "PrometheusRule")["spec"] == rules_file
+    boards = the(objects, "ConfigMap", "llamacluster-operator-dashboards")
+    assert boards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for file in (CHART / "dashboards").glob("*.json"):
+        assert json.loads(boards["data"][file.name]) == json.loads(file.read_text())
+
+
+def test_an_operator_without_metrics_is_not_scraped() -> None:
+    objects = render(monitoring=MONITORING, watchNamespaces=["a"])
+    [groups] = of_kind(objects, "PodMonitor")
+    assert groups["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
 
 
 def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_status() -> None:
@@ -212,6 +338,73 @@ def test_labels_for_the_pod_cannot_replace_those_that_select_it() -> None:
     assert deployment["selector"]["matchLabels"].items() <= labels.items()
 
 
+def test_labels_for_all_objects_are_on_all_but_the_crd() -> None:
+    labels = {"team": "a", "app.kubernetes.io/name": "mine"}
+    values = {"podDisruptionBudget": {"enabled": True}, "networkPolicy": {"enabled": True}}
+    objects = render(commonLabels=labels, **values)
+    for one in objects:
+        if one["kind"] != "CustomResourceDefinition":
+            assert one["metadata"]["labels"]["team"] == "a"
+            assert one["metadata"]["labels"]["app.kubernetes.io/name"] == "llamacluster-operator"
+    assert the(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]["team"] == "a"
+
+
+def test_a_budget_and_a_policy_for_the_operators_pods_when_asked_for() -> None:
+    rule = {"from": [{"namespaceSelector": {}}], "ports": [{"port": 8080}]}
+    objects = render(
+        podDisruptionBudget={"enabled": True}, networkPolicy={"enabled": True, "ingress": [rule]}
+    )
+    selected = the(objects, "Deployment")["spec"]["selector"]
+    budget = the(objects, "PodDisruptionBudget")["spec"]
+    assert budget == {"maxUnavailable": 1, "selector": selected}
+    policy = the(objects, "NetworkPolicy")["spec"]
+    assert policy["podSelector"] == selected
+    assert policy["policyTypes"] == ["Ingress"]
+    assert policy["ingress"] == [rule]
+
+
+def test_pods_are_spread_by_their_own_number_unless_told_otherwise() -> None:
+    spread: Manifest = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+    }
+    other = {"labelSelector": {"matchLabels": {"a": "b"}}}
+    objects = render(topologySpreadConstraints=[spread, {**spread, **other}])
+    ours = {"labelSelector": the(objects, "Deployment")["spec"]["selector"]}
+    assert pod(objects)["topologySpreadConstraints"] == [{**spread, **ours}, {**spread, **other}]
+
+
+@pytest.mark.parametrize(("namespaces", "where"), [([], "system"), (["a", "b"], "a")])
+def test_helm_test_serves_a_token_where_the_operator_sees_it(
+    namespaces: list[str], where: str
+) -> None:
+    objects = [one for one in everything(watchNamespaces=namespaces) if is_test(one)]
+    assert {one["kind"] for one in objects} == {"Pod", "ServiceAccount", "Role", "RoleBinding"}
+    assert {one["metadata"]["namespace"] for one in objects} == {where}
+    name = "llamacluster-operator-test"
+    tester = the(objects, "Pod", name)
+    assert violations(tester["spec"]) == []
+    [container] = tester["spec"]["containers"]
+    assert container["args"][:2] == ["test", f"--namespace={where}"]
+    assert container["args"][2].startswith("--model=hf://")
+    assert rules(the(objects, "Role", name)) == {
+        ("llamacluster.dev", "llamaclusters"): {"create", "get", "delete"}
+    }
+    # Policies must not take it for the operator.
+    selected = the(render(), "Deployment")["spec"]["selector"]["matchLabels"]
+    assert not selected.items() <= tester["metadata"]["labels"].items()
+
+
+def test_the_readme_has_the_values_as_they_are() -> None:
+    assert (CHART / "README.md").read_text() == chartreadme.text(), "run `make generate`"
+
+
+def test_a_value_without_a_comment_cannot_be_listed() -> None:
+    with pytest.raises(ValueError, match=r"a\.b has no comment"):
+        chartreadme.rows("a:\n  b: 1\n")
+
+
 @pytest.mark.parametrize(
     ("crds", "there", "kept"),
     [
@@ -246,6 +439,17 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"watchNamespaces": "a"}, "watchNamespaces"),
         ({"watchNamespaces": ["a", "a"]}, "watchNamespaces"),
         ({"watchNamespaces": ["A"]}, "watchNamespaces"),
+        ({"replicas": "2"}, "replicas"),
+        ({"resources": {"limit": {}}}, "limit"),
+        ({"podDisruptionBudget": {"enable": True}}, "enable"),
+        ({"networkPolicy": {"ingress": [{"form": []}]}}, "form"),
+        ({"commonLabels": {"a": 1}}, "commonLabels"),
+        ({"tolerations": [{"effects": "NoSchedule"}]}, "effects"),
+        ({"affinity": {"podAffinities": {}}}, "podAffinities"),
+        ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologyKey"),
+        ({"test": {"model": {"url": "x"}}}, "url"),
+        ({"metrics": {"port": 8081}}, "port"),
+        ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:
@@ -258,5 +462,8 @@ def test_a_release_of_another_name_has_objects_of_another_name() -> None:
     names = {one["metadata"]["name"] for one in yaml.safe_load_all(text) if one}
     assert names == {
         "llamaclusters.llamacluster.dev",
-        *(f"mine-llamacluster-operator{suffix}" for suffix in ("", "-nodes", "-view", "-edit")),
+        *(
+            f"mine-llamacluster-operator{suffix}"
+            for suffix in ("", "-lease", "-nodes", "-view", "-edit", "-test")
+        ),
     }

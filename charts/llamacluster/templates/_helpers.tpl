@@ -11,7 +11,13 @@ app.kubernetes.io/name: llamacluster-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* Ours win: they select pods, or say whose an object is. */}}
 {{- define "llamacluster.labels" -}}
+{{- $ours := include "llamacluster.ownLabels" . | fromYaml -}}
+{{ toYaml (merge $ours .Values.commonLabels) }}
+{{- end -}}
+
+{{- define "llamacluster.ownLabels" -}}
 {{ include "llamacluster.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -34,6 +34,7 @@ class Answer:
 
     code: int
     body: object
+    text_type: str = "text/plain"
 
 
 Route = Callable[[bytes], Answer]
@@ -173,7 +174,7 @@ def _handler(
             self.send_response(answer.code)
             if answer.code == 401:
                 self.send_header("WWW-Authenticate", "Bearer")
-            self.send_header("Content-Type", "text/plain" if text else "application/json")
+            self.send_header("Content-Type", answer.text_type if text else "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Connection", "close")
             self.end_headers()

@@ -38,9 +38,11 @@ TUNNEL_PORT = 18053
 PROBE_PORT = 50050
 """Port of LIVEZ and READYZ in a worker with RPC encryption, for the kubelet, which has no
 certificate."""
+GATE_PORT = 18054
+"""Port at which the gate tells the leader's agent what it counts, on loopback alone."""
 OWN_PORTS = (
     *(AGENT_PORT, RPC_PORT, ENGINE_PORT),
-    *(TUNNELLED_AGENT_PORT, TUNNELLED_RPC_PORT, TUNNEL_PORT),
+    *(TUNNELLED_AGENT_PORT, TUNNELLED_RPC_PORT, TUNNEL_PORT, GATE_PORT),
 )
 """Ports that the API of a group cannot have."""
 DEFAULT_SERVER_PORT = 8080
@@ -63,6 +65,8 @@ SERVING = "/serving"
 until the last request when the group is told to stop."""
 STATUS = "/status"
 """GET: `WorkerStatus` or `LeaderStatus`."""
+METRICS = "/metrics"
+"""GET to a leader: the group's metrics for Prometheus."""
 ATTACH = "/attach"
 """POST `AttachRequest` to a worker: it restarts its RPC server and answers `WorkerStatus`."""
 

@@ -173,14 +173,21 @@ class EngineHttp:
             return False
         return code == 200
 
-    def is_responsive(self, seconds: float) -> bool:
-        """Whether it tells its metrics within so many seconds, which it does between two steps of
+    def metrics(self, seconds: float) -> str | None:
+        """Its metrics, if it tells them within so many seconds, which it does between two steps of
         the computation."""
+        return self._told("/metrics", seconds)
+
+    def slots(self, seconds: float) -> str | None:
+        """What its slots hold, as JSON; told between two steps as well."""
+        return self._told("/slots", seconds)
+
+    def _told(self, path: str, seconds: float) -> str | None:
         try:
-            code, _ = self._ask("GET", "/metrics", None, seconds)
+            code, answer = self._ask("GET", path, None, seconds)
         except (OSError, http.client.HTTPException):
-            return False
-        return code == 200
+            return None
+        return answer if code == 200 else None
 
     def make_first_token(self, embeddings: bool, seconds: float) -> None:
         """Makes the smallest real request, which passes through every layer and thus every worker.

@@ -35,6 +35,7 @@ from llamacluster.agent.contract import (
     AGENT_PORT,
     ENGINE_PORT,
     GATE_DIR,
+    GATE_PORT,
     QUEUE_PER_SLOT,
     READYZ,
     SERVING,
@@ -257,6 +258,8 @@ global
     # One thread is enough, and counts exactly.
     nbthread 1
     stats socket {folder / SOCKET} mode 600 level admin
+    # For the leader's agent, in another container: it may read numbers and change nothing.
+    stats socket ipv4@127.0.0.1:{GATE_PORT} level user
     # What the kernel holds for a client is the container's memory too.
     tune.rcvbuf.client {RECEIVE_BYTES}
     {tls_versions}

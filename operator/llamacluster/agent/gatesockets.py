@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from llamacluster.agent.contract import ENGINE_PORT, GateStatus
+from llamacluster.agent.contract import ENGINE_PORT, GATE_PORT, GateStatus
+from llamacluster.agent.haproxy import HaproxyError, ask
 from llamacluster.agent.listening import connections, is_in_use, is_listening
+from llamacluster.agent.metrics import GateLoad, gate_load
+
+STATISTICS_SECONDS = 1.0
 
 
 class GateSockets:
-    """The sockets at the API's port and at the engine's, and what the gate's agent says."""
+    """The sockets at the API's port and at the engine's, and what the gate's agent and HAProxy
+    say."""
 
     def __init__(self, server_port: int, status_file: Path) -> None:
         self._server_port = server_port
@@ -23,6 +28,13 @@ class GateSockets:
         except (OSError, ValueError):
             return None
         return told
+
+    def load(self) -> GateLoad | None:
+        """What HAProxy counts; None while it does not answer."""
+        try:
+            return gate_load(ask("show stat", GATE_PORT, STATISTICS_SECONDS))
+        except HaproxyError:
+            return None
 
     def gate_listens(self) -> bool:
         """Whether the gate takes new clients."""

@@ -32,6 +32,7 @@ from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     LIVEZ,
+    METRICS,
     READYZ,
     SERVING,
     STATUS,
@@ -46,6 +47,7 @@ from llamacluster.agent.engine_log import EngineLog
 from llamacluster.agent.fetch import ModelStore, Stopped
 from llamacluster.agent.gatesockets import GateSockets
 from llamacluster.agent.log import Log
+from llamacluster.agent.metrics import CONTENT_TYPE, EngineTold, exposition, kv_cache
 from llamacluster.agent.modelfile import FoundModel, find_model
 from llamacluster.agent.moves import Move, Seen, next_move
 from llamacluster.agent.peers import Peers
@@ -78,6 +80,9 @@ DRAIN_LOOK_SECONDS = 0.2
 """Between two looks at whether the last request has ended."""
 GATE_CLOSES_SECONDS = 5.0
 """After which a gate that was told to stop together with the leader listens no more."""
+SLOTS_SECONDS = 1.0
+"""For the engine to say what its slots hold, when it has just answered something else: no longer,
+because a hang that begins here is noticed by so much later."""
 STABLE_SECONDS = 10.0
 """A group that has served for so long is formed anew at once, however often it was lost before:
 what strikes it each minute is nothing that it has to be kept from."""
@@ -132,6 +137,7 @@ class Leader:
         self._serving = False  # the engine takes requests
         self._gate_knows = Event()  # that the engine takes requests
         self._leaving_since = math.inf  # a worker is told to stop
+        self._engine_told: EngineTold | None = None
 
     def run(self) -> None:
         """Forms the group, again and again, until `stop`."""
@@ -257,6 +263,7 @@ class Leader:
             self._serving = False
             self._status.placement, self._status.leader, self._status.memory = [], None, None
             self._status.progress = None
+            self._engine_told = None
             stop(engine.child, STOP_SECONDS if self._drain.has_begun else 0)
 
     def _wait_until_loaded(self, engine: _Engine, model: FoundModel, watch: Watch) -> None:
@@ -319,7 +326,7 @@ class Leader:
     def _pulse(self, engine: _Engine, watch: Watch) -> Iterator[Pulse]:
         """Feels it again and again, from a thread of its own."""
         pulse = Pulse(
-            self._http.is_responsive, _cpu(engine, watch), self._options.hung_engine_seconds
+            self._hears_the_engine, _cpu(engine, watch), self._options.hung_engine_seconds
         )
         done = Event()
 
@@ -333,6 +340,17 @@ class Leader:
             yield pulse
         finally:
             done.set()
+
+    def _hears_the_engine(self, seconds: float) -> bool:
+        """Whether it answers; keeps what it tells, for /metrics."""
+        series = self._http.metrics(seconds)
+        if series is None:
+            return False
+        before = self._engine_told
+        slots = self._http.slots(SLOTS_SECONDS)
+        kv = kv_cache(slots) if slots else (before.kv if before else None)
+        self._engine_told = EngineTold(self._clock.monotonic(), series, kv)
+        return True
 
     def _wait(
         self,
@@ -428,7 +446,21 @@ class Leader:
             f"GET {READYZ}": lambda _: self._readiness(),
             f"GET {SERVING}": lambda _: self._lets_requests_in(),
             f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot(self._sockets.told())),
+            f"GET {METRICS}": lambda _: self._metrics(),
         }
+
+    def _metrics(self) -> Answer:
+        text = exposition(
+            self._status.snapshot(),
+            ready=self._readiness().code == 200,
+            recoveries=self._status.recoveries,
+            wanted=len(self._hosts),
+            slots=self._options.parallel,
+            gate=self._sockets.load(),
+            engine=self._engine_told,
+            now=self._clock.monotonic(),
+        )
+        return Answer(200, text, CONTENT_TYPE)
 
     def _readiness(self) -> Answer:
         if not self._status.is_ready:

@@ -68,6 +68,7 @@ class GroupStatus:
         self._failure: _Step | None = None
         self._lost: tuple[GroupError, float] | None = None
         self._recovery: Recovery | None = None
+        self._recoveries: dict[str, tuple[int, float]] = {}
 
     def begin_try(self) -> None:
         with self._lock:
@@ -114,6 +115,12 @@ class GroupStatus:
             step = self._shown()
             return f"{step.reason}: {step.message}"
 
+    @property
+    def recoveries(self) -> dict[str, tuple[int, float]]:
+        """How many there were and the seconds that they took, by what the group was lost by."""
+        with self._lock:
+            return dict(self._recoveries)
+
     def snapshot(self, gate: GateStatus | None = None) -> LeaderStatus:
         with self._lock:
             step = self._shown()
@@ -147,12 +154,15 @@ class GroupStatus:
             return
         error, since = self._lost
         self._lost = None
+        took = round(self._clock.monotonic() - since, 3)
         self._recovery = {
             "reason": error.reason,
             "message": error.message,
             "at": rfc3339(self._clock.now()),
-            "seconds": round(self._clock.monotonic() - since, 3),
+            "seconds": took,
         }
+        count, seconds = self._recoveries.get(error.reason, (0, 0.0))
+        self._recoveries[error.reason] = count + 1, seconds + took
 
     def _shown(self) -> _Step:
         """The last failure, until the next try has lasted for a while."""

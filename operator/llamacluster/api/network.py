@@ -77,4 +77,5 @@ class NetworkPolicy(ApiModel):
     """Who may reach the API; default: the pods of this namespace. For everybody:
     `[{namespaceSelector: {}}, {ipBlock: {cidr: 0.0.0.0/0}}]`."""
     monitoring: Peers | None = None
-    """Who may read the state of leaders on port 50051, besides the operator; default: nobody."""
+    """Who may read the state and the metrics of leaders on port 50051, besides the operator;
+    default: nobody."""

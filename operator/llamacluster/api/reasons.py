@@ -32,6 +32,8 @@ class ClusterReason(StrEnum):
     """The API server refused an object that the LlamaCluster needs."""
     LeaderWorkerSetMissing = "LeaderWorkerSetMissing"
     """LeaderWorkerSet is not installed in this Kubernetes cluster."""
+    LeaderWorkerSetTooOld = "LeaderWorkerSetTooOld"
+    """LeaderWorkerSet does not say how far it is, which it does from v0.9 on."""
 
     # Of the plan.
     Planning = "Planning"

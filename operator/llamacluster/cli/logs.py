@@ -38,6 +38,4 @@ def configure_logs(level: str, *, as_json: bool) -> None:
     root.handlers = [handler]
     root.setLevel(level.upper())
     # kopf tells of every watch that opens and closes; the operator's own lines tell the story.
-    # The liveness endpoint's web server would log every probe.
-    for library in ("kopf", "aiohttp.access"):
-        logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("kopf").setLevel(max(logging.WARNING, root.level))

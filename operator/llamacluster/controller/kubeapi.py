@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -47,8 +47,12 @@ NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
 SECRETS = _resource("", "v1", "Secret", "secrets")
 CONFIGMAPS = _resource("", "v1", "ConfigMap", "configmaps")
 JOBS = _resource("batch", "v1", "Job", "jobs")
-SECRETS = _resource("", "v1", "Secret", "secrets")
+LEASES = _resource("coordination.k8s.io", "v1", "Lease", "leases")
 NETWORKPOLICIES = _resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
+
+
+Asked = Callable[[str, str, int], None]
+"""Is told verb, resource and code of a request; the code is 0 where none came."""
 
 
 class ApiError(Exception):
@@ -61,10 +65,21 @@ class ApiError(Exception):
 
 
 class KubeApi:
-    """Reads and writes objects as plain dicts. Counts its writes."""
+    """Reads and writes objects as plain dicts. Counts its writes.
 
-    def __init__(self, client: ApiClient) -> None:
+    Before each request it asks `may_go_on`, which raises when nothing more may be done; `asked` is
+    told verb, resource and code of each request.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        asked: Asked = lambda *_: None,
+        may_go_on: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = DynamicClient(client)
+        self._asked = asked
+        self._may_go_on = may_go_on
         self.writes = 0
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
@@ -135,6 +150,12 @@ class KubeApi:
         path = resource.path(namespace=manifest["metadata"]["namespace"])
         return await self._request("post", path, body=manifest, field_manager=FIELD_MANAGER)
 
+    async def replace(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Write an object that was read: ApiError 409 if it has been changed since."""
+        self.writes += 1
+        path = resource.path(**_address(manifest))
+        return await self._request("put", path, body=manifest, field_manager=FIELD_MANAGER)
+
     async def delete(self, resource: Resource, namespace: str, name: str) -> None:
         """Delete the object, if it is there, and what it owns with it."""
         self.writes += 1
@@ -200,11 +221,30 @@ class KubeApi:
         return cast("Manifest", json.loads(await response.read()))
 
     async def _open(self, method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
+        self._may_go_on()
+        code = 0
         try:
             response = await self._client.request(method, path, serialize=False, **options)
+            code = response.status
+            return cast("aiohttp.ClientResponse", response)
         except DynamicApiError as error:
+            code = error.status
             raise ApiError(error.status, _message(error)) from error
-        return cast("aiohttp.ClientResponse", response)
+        finally:
+            self._asked(*_verb_and_resource(method, path), code)
+
+
+def _verb_and_resource(method: str, path: str) -> tuple[str, str]:
+    """As RBAC names them, such as ("get", "pods/proxy")."""
+    # api/v1/... or apis/GROUP/VERSION/..., then [namespaces/NAMESPACE/]RESOURCE[/NAME[/SUB/...]]
+    _, root, *rest = path.split("/")
+    rest = rest[1 if root == "api" else 2 :]
+    if rest[0] == "namespaces" and len(rest) > 2:
+        rest = rest[2:]
+    resource = "/".join([rest[0], *rest[2:3]])
+    if method == "get" and len(rest) == 1:
+        return "list", resource
+    return {"post": "create", "put": "update"}.get(method, method), resource
 
 
 _NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
@@ -256,7 +296,11 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
 
 
 @asynccontextmanager
-async def connect(configuration: Configuration) -> AsyncIterator[KubeApi]:
+async def connect(
+    configuration: Configuration,
+    asked: Asked = lambda *_: None,
+    may_go_on: Callable[[], None] = lambda: None,
+) -> AsyncIterator[KubeApi]:
     """A KubeApi that is closed at the end."""
     async with ApiClient(configuration) as client:
-        yield KubeApi(client)
+        yield KubeApi(client, asked, may_go_on)

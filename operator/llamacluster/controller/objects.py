@@ -45,6 +45,17 @@ class Refused(Exception):
         self.message = message
 
 
+LEADERWORKERSET_MISSING = (
+    ClusterReason.LeaderWorkerSetMissing,
+    "this cluster has no LeaderWorkerSet: install LeaderWorkerSet v0.9 or newer, "
+    "see docs/install.md",
+)
+LEADERWORKERSET_TOO_OLD = (
+    ClusterReason.LeaderWorkerSetTooOld,
+    "this cluster's LeaderWorkerSet is older than v0.9: upgrade it, see docs/install.md",
+)
+
+
 async def read(
     cluster: LlamaCluster, api: KubeApi, resource: Resource, name: str
 ) -> Manifest | None:
@@ -124,11 +135,7 @@ def refusals(resource: Resource, name: str) -> Iterator[None]:
         raise Refused(ClusterReason.NameConflict, str(conflict)) from conflict
     except ApiError as error:
         if error.status == 404 and resource is LEADERWORKERSETS:
-            raise Refused(
-                ClusterReason.LeaderWorkerSetMissing,
-                "this cluster has no LeaderWorkerSet: install LeaderWorkerSet v0.9 or newer, "
-                "see docs/install.md",
-            ) from error
+            raise Refused(*LEADERWORKERSET_MISSING) from error
         if _is_refusal(error):
             raise Refused(
                 ClusterReason.Rejected,

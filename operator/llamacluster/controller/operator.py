@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from kubernetes.aio.dynamic import Resource
 
 from llamacluster import __version__
 from llamacluster.controller.agents import AgentsByApiServer, AgentsByPodAddress
+from llamacluster.controller.election import Election, LeaseLost, LeaseName
+from llamacluster.controller.health import serve
 from llamacluster.controller.kubeapi import (
     LEADERWORKERSETS,
     LLAMACLUSTERS,
@@ -26,6 +30,9 @@ from llamacluster.controller.kubeapi import (
     ApiError,
     connect,
 )
+from llamacluster.controller.lws import LeaderWorkerSetLookout
+from llamacluster.controller.metrics import Metrics
+from llamacluster.controller.metrics import serve as serve_metrics
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.controller.workqueue import WorkQueue
 from llamacluster.resources.metadata import CLUSTER_LABEL
@@ -54,54 +61,134 @@ class Options:
     """Empty: all namespaces."""
     concurrency: int = 8
     """LlamaClusters worked on at the same time."""
-    liveness_endpoint: str | None = None
+    health: str | None = None
+    """HOST:PORT for the probes of the operator's pod."""
+    lease: LeaseName | None = None
+    """Work only while holding it."""
+    metrics: str | None = None
+    """HOST:PORT to serve /metrics at."""
     in_cluster: bool = True
     pods: OperatorPods | None = None
     """The operator's own pods, as NetworkPolicies name them."""
 
 
 async def run(configuration: Configuration, options: Options) -> None:
-    """Run until cancelled."""
+    """Run until cancelled, as SIGTERM does too. Raises LeaseLost, and ends in namespaced mode when
+    LeaderWorkerSet comes: to be started anew."""
+    _cancel_at_sigterm(asyncio.current_task())
+    log.info(
+        "operator started",
+        version=__version__,
+        server=configuration.host,
+        namespaces=",".join(options.namespaces) or "all",
+        engine_image=options.engine_image,
+    )
+    if options.pods is None:
+        log.warning(
+            "NetworkPolicies cannot let in an operator whose pods they do not know: leaders may"
+            " not answer it, see docs/security.md"
+        )
+    metrics = Metrics()
     async with AsyncExitStack() as stack:
-        api = await stack.enter_async_context(connect(configuration))
+        # Not the client of the work, which could keep all its connections busy.
+        api = await stack.enter_async_context(connect(configuration, metrics.asked))
+        lookout = LeaderWorkerSetLookout(api)
+        looking = asyncio.create_task(lookout.run())
+        stack.callback(looking.cancel)
+        if options.health:
+            await stack.enter_async_context(serve(options.health, lambda: lookout.problem))
+        if options.metrics:
+            await stack.enter_async_context(serve_metrics(options.metrics, metrics.registry))
+
+        async def work(may_go_on: Callable[[], None] = lambda: None) -> None:
+            await _work(configuration, options, lookout, metrics, may_go_on)
+
+        if options.lease:
+            election = Election(api, options.lease)
+            await election.lead(lambda: work(election.check))
+        else:
+            await work()
+
+
+async def _work(
+    configuration: Configuration,
+    options: Options,
+    lookout: LeaderWorkerSetLookout,
+    metrics: Metrics,
+    may_go_on: Callable[[], None],
+) -> None:
+    """What one operator does at a time."""
+    expected = (ApiError, aiohttp.ClientError, TimeoutError, LeaseLost)
+    async with AsyncExitStack() as stack:
+        api = await stack.enter_async_context(connect(configuration, metrics.asked, may_go_on))
         if options.in_cluster:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             agents: AgentsByPodAddress | AgentsByApiServer = AgentsByPodAddress(session)
         else:
             agents = AgentsByApiServer(api)
+        reconciler = Reconciler(
+            api,
+            agents,
+            options.engine_image,
+            options.pods,
+            require=lookout.require,
+            clusters=metrics.clusters,
+        )
         queue = WorkQueue(
-            Reconciler(api, agents, options.engine_image, options.pods),
+            metrics.timed(reconciler, expected),
             concurrency=options.concurrency,
-            expected=(ApiError, aiohttp.ClientError, TimeoutError),
+            expected=expected,
         )
+        metrics.follow(queue)
         known: Known = {}
-        log.info(
-            "operator started",
-            version=__version__,
-            server=configuration.host,
-            namespaces=",".join(options.namespaces) or "all",
-            engine_image=options.engine_image,
-        )
-        if options.pods is None:
-            log.warning(
-                "NetworkPolicies cannot let in an operator whose pods they do not know: leaders may"
-                " not answer it, see docs/security.md"
-            )
+        watching = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
+            # Before kopf, which at its end cancels every task that began after it.
             background = [
                 tasks.create_task(queue.run()),
                 tasks.create_task(_resync(queue, known)),
+                tasks.create_task(_take_sigterm_back(watching, asyncio.current_task())),
             ]
-            await kopf.operator(
-                registry=watches(queue, known, configuration),
-                settings=settings(options),
-                clusterwide=not options.namespaces,
-                namespaces=options.namespaces,
-                liveness_endpoint=options.liveness_endpoint,
-                standalone=True,
-            )
-            for task in background:
+            ends = [
+                tasks.create_task(
+                    kopf.operator(
+                        registry=watches(queue, known, configuration),
+                        settings=settings(options),
+                        clusterwide=not options.namespaces,
+                        namespaces=options.namespaces,
+                        standalone=True,
+                        ready_flag=watching,
+                    )
+                ),
+                tasks.create_task(_look_again(lookout, queue, known, options)),
+            ]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*background, *ends):
                 task.cancel()
+
+
+def _cancel_at_sigterm(task: asyncio.Task[None] | None) -> None:
+    if task:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
+async def _take_sigterm_back(watching: asyncio.Event, task: asyncio.Task[None] | None) -> None:
+    """From kopf, which would wait for seconds before it ends."""
+    await watching.wait()
+    _cancel_at_sigterm(task)
+
+
+async def _look_again(
+    lookout: LeaderWorkerSetLookout, queue: WorkQueue, known: Known, options: Options
+) -> None:
+    """Go on with every LlamaCluster when LeaderWorkerSet comes."""
+    while True:
+        await lookout.comes()
+        if options.namespaces:
+            log.info("ends, to be started anew: without a right to CRDs it cannot watch new ones")
+            return
+        for key in sorted(known):
+            await queue.add(key)
 
 
 def settings(options: Options) -> kopf.OperatorSettings:

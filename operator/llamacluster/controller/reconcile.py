@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from llamacluster.controller.kubeapi import (
     KubeApi,
 )
 from llamacluster.controller.lostnodes import delete_lost, with_lost_pods
+from llamacluster.controller.metrics import Clusters
 from llamacluster.controller.objects import Refused, make_true, read
 from llamacluster.controller.observation import observe
 from llamacluster.controller.plan import find_plan
@@ -76,6 +77,10 @@ class Reconciler:
     operator_pods: OperatorPods | None = None
     """The operator's own, which policies let in; None when it runs outside the cluster."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    require: Callable[[], None] = lambda: None
+    """Raises Refused when the Kubernetes cluster lacks what every LlamaCluster needs."""
+    clusters: Clusters = field(default_factory=Clusters)
+    """Is told each status, for the operator's metrics."""
 
     async def __call__(self, key: str) -> float | None:
         """Reconcile `namespace/name`; returns the seconds until it wants to look again."""
@@ -85,6 +90,7 @@ class Reconciler:
     async def _reconcile(self, namespace: str, name: str) -> float | None:
         stored = await self.api.get(LLAMACLUSTERS, namespace, name)
         if stored is None or "deletionTimestamp" in stored["metadata"]:
+            self.clusters.forget(namespace, name)
             return None  # its objects go by their owner references, with or without us
         now = self.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
@@ -99,6 +105,7 @@ class Reconciler:
         if cluster.status.observed_generation != cluster.metadata.generation:
             log.info("new spec", generation=cluster.metadata.generation)
         try:
+            self.require()
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
             await self._service(cluster)
             policies = await make_policies(cluster, self.operator_pods, self.api)
@@ -166,6 +173,7 @@ class Reconciler:
         self, metadata: ObjectMeta, before: LlamaClusterStatus, after: LlamaClusterStatus, now: str
     ) -> None:
         """Write the status if it changed, and after that the event of the transition."""
+        self.clusters.see(metadata.namespace, metadata.name, after)
         if after == before:
             return
         manifest = status_manifest(metadata, after)

@@ -58,6 +58,10 @@ class WorkQueue:
         """Keys that wait or are worked on."""
         return len(self._due.keys() | self._active)
 
+    def waiting(self, now: float) -> int:
+        """Keys that are due at `now`, by the loop's clock, and that nobody has begun with."""
+        return sum(due <= now for due in list(self._due.values()))
+
     async def add(self, key: str, delay: float = 0.0) -> None:
         """Have `key` worked on in `delay` seconds at the latest."""
         due = asyncio.get_running_loop().time() + delay

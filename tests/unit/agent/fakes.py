@@ -18,6 +18,7 @@ from llamacluster.agent.contract import (
 )
 from llamacluster.agent.engine import EngineHttp
 from llamacluster.agent.gatesockets import GateSockets
+from llamacluster.agent.metrics import GateLoad
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.reasons import GroupError
@@ -161,9 +162,13 @@ class FakeSockets(GateSockets):
     clients: int = 0
     running: int = 0
     says: GateStatus | None = None
+    counts: GateLoad | None = None
 
     def told(self) -> GateStatus | None:
         return self.says
+
+    def load(self) -> GateLoad | None:
+        return self.counts
 
     def gate_listens(self) -> bool:
         return self.listens
@@ -187,8 +192,11 @@ class FakeHttp(EngineHttp):
     def is_healthy(self) -> bool:
         return self.healthy
 
-    def is_responsive(self, seconds: float) -> bool:  # noqa: ARG002
-        return self.responsive
+    def metrics(self, seconds: float) -> str | None:  # noqa: ARG002
+        return "llamacpp:requests_processing 1\n" if self.responsive else None
+
+    def slots(self, seconds: float) -> str | None:  # noqa: ARG002
+        return '[{"n_ctx": 512, "is_processing": true, "n_prompt_tokens": 7}]'
 
     def make_first_token(self, embeddings: bool, seconds: float) -> None:  # noqa: ARG002
         self.asked += 1

@@ -12,7 +12,7 @@ from threading import Event, Thread
 
 import pytest
 
-from llamacluster.agent.contract import READYZ, SERVING, LeaderOptions, LeaderStatus, Phase
+from llamacluster.agent.contract import METRICS, READYZ, SERVING, LeaderOptions, LeaderStatus, Phase
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader
@@ -184,6 +184,24 @@ def test_a_load_that_stands_still_is_begun_anew(running: Running) -> None:
     running.http.healthy = True
     running.until_formed()
     assert running.launcher.started[0][1].exit_code() == 137  # no grace: it hangs
+
+
+def test_metrics_are_told_without_asking_the_engine(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    route = running.leader.routes()[f"GET {METRICS}"]
+    text = ""
+    while "llamacpp:requests_processing 1" not in text:  # from the first look for signs of life
+        text = str(route(b"").body)
+    assert 'kv_cache_tokens{slots="busy"} 7' in text
+    running.http.responsive = False
+    running.until_reason(Reason.EngineHung)
+    answer = route(b"")
+    assert answer.code == 200
+    assert "llamacluster_group_ready 0" in str(answer.body)
+    running.http.responsive = True
+    running.until_formed(2)
+    assert 'recoveries_total{reason="EngineHung"} 1' in str(route(b"").body)
 
 
 def test_a_missing_worker_is_named(running: Running) -> None:

@@ -116,10 +116,10 @@ class EngineOf(FakeHttp):
         loaded = self._clock.monotonic() - self.began >= LOAD_SECONDS
         return bool(self._pod.alive) and loaded and not self.stalls
 
-    def is_responsive(self, seconds: float) -> bool:
+    def metrics(self, seconds: float) -> str | None:
         if self.hangs:
             self._clock.wait(NEVER, seconds)
-        return not self.hangs
+        return None if self.hangs else ""
 
 
 class Network(Peers):

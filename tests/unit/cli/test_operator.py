@@ -46,6 +46,21 @@ def test_labels_without_a_namespace_name_no_pods(
     assert "needs --own-namespace" in capsys.readouterr().err
 
 
+def test_an_election_needs_a_namespace(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(NAMESPACE_ENV, raising=False)
+    assert operator.main([*RUN, "--leader-elect=operator"]) == 2
+    assert "--leader-elect needs --own-namespace" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["8080", ":8080", "0.0.0.0:", "0.0.0.0:0", "h:70000"])
+def test_metrics_need_an_address(capsys: pytest.CaptureFixture[str], address: str) -> None:
+    with pytest.raises(SystemExit):
+        operator.main([*RUN, f"--metrics={address}"])
+    assert f"{address} is not HOST:PORT" in capsys.readouterr().err
+
+
 def test_a_kubeconfig_that_is_not_there_is_named(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

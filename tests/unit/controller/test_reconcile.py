@@ -17,6 +17,7 @@ from llamacluster.controller.kubeapi import (
     SERVICES,
     ApiError,
 )
+from llamacluster.controller.objects import LEADERWORKERSET_TOO_OLD, Refused
 from llamacluster.controller.reconcile import REFUSED_SECONDS
 from llamacluster.controller.status import LATER_SECONDS, SETTLED_SECONDS, SOON_SECONDS
 from tests.build import IMAGE, plan_answer
@@ -249,6 +250,20 @@ async def test_a_missing_leaderworkerset_is_said_and_heals_when_it_is_installed(
     assert world.condition().reason == "LeaderWorkerSetMissing"
     assert "install LeaderWorkerSet" in world.condition().message
     world.api.unknown.clear()
+    await world.reconcile()
+    assert world.condition().reason == "PodsPending"
+
+
+async def test_a_leaderworkerset_that_is_too_old_is_said(world: World) -> None:
+    def refuse() -> None:
+        raise Refused(*LEADERWORKERSET_TOO_OLD)
+
+    world.creates()
+    world.require = refuse
+    assert await world.reconcile() == LATER_SECONDS
+    assert world.condition().reason == "LeaderWorkerSetTooOld"
+    assert "upgrade it" in world.condition().message
+    world.require = lambda: None
     await world.reconcile()
     assert world.condition().reason == "PodsPending"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -48,6 +49,8 @@ class World:
     image: str = IMAGE
     """The operator's default."""
     operator_pods: OperatorPods | None = OPERATOR_PODS
+    require: Callable[[], None] = lambda: None
+    """Raises Refused when the Kubernetes cluster lacks something."""
 
     def creates(self, **fields: Any) -> None:
         """A person makes the LlamaCluster; its plan is there already."""
@@ -84,7 +87,12 @@ class World:
     async def reconcile(self, name: str = "x") -> float | None:
         """One reconcile by an operator that just started: it keeps nothing in memory."""
         operator = Reconciler(
-            self.api, self.agents, self.image, self.operator_pods, lambda: self.now
+            self.api,
+            self.agents,
+            self.image,
+            self.operator_pods,
+            lambda: self.now,
+            self.require,
         )
         try:
             return await operator(f"ns/{name}")

@@ -1,0 +1,84 @@
+"""What `helm test` runs: it says why, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llamacluster.api.types import LlamaCluster
+from llamacluster.cli import selftest as module
+from llamacluster.cli.selftest import manifest, selftest
+from llamacluster.controller.kubeapi import LLAMACLUSTERS, ApiError
+from tests.build import Manifest
+from tests.fakekubeapi import FakeKubeApi
+from tests.virtualtime import in_virtual_time
+
+MODEL = "https://models.example/tiny.gguf"
+
+
+def run(api: FakeKubeApi, *conditions: tuple[str, str]) -> int:
+    """The exit code, where the operator says these of Ready, one after another."""
+
+    async def scenario() -> int:
+        testing = asyncio.create_task(selftest(api, "ns", MODEL, 100))
+        for status, reason in conditions:
+            await asyncio.sleep(5)
+            [found] = api.objects.values()
+            found["status"] = {
+                "endpoint": "http://x.ns.svc/v1",
+                "conditions": [said(status, reason)],
+            }
+        return await testing
+
+    return in_virtual_time(scenario())
+
+
+def said(status: str, reason: str) -> Manifest:
+    condition = {"type": "Ready", "status": status, "reason": reason, "message": "m"}
+    return {**condition, "lastTransitionTime": "2026-01-01T00:00:00Z"}
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """Endpoints that were asked for a token, and that gave one."""
+    endpoints: list[str | None] = []
+
+    async def ask(endpoint: str | None) -> str:
+        endpoints.append(endpoint)
+        return " there"
+
+    monkeypatch.setattr(module, "_ask", ask)
+    return endpoints
+
+
+def test_its_manifest_is_one_that_the_operator_takes() -> None:
+    cluster = LlamaCluster.model_validate(
+        {**manifest("x", "ns", MODEL), "status": {}}
+        | {"metadata": {"name": "x", "namespace": "ns", "uid": "u", "generation": 1}}
+    )
+    assert cluster.spec.workers.count == 1
+
+
+def test_a_token_passes(asked: list[str | None], capsys: pytest.CaptureFixture[str]) -> None:
+    api = FakeKubeApi()
+    assert run(api, ("False", "Loading"), ("True", "Ready")) == 0
+    assert asked == ["http://x.ns.svc/v1"]
+    assert "Loading: m" in capsys.readouterr().err
+    assert not api.objects
+
+
+def test_no_token_in_time_fails(
+    asked: list[str | None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = FakeKubeApi()
+    assert run(api, ("False", "Unschedulable")) == 1
+    assert not asked
+    assert "Unschedulable: m" in capsys.readouterr().err
+    assert not api.objects
+
+
+def test_a_refusal_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = {LLAMACLUSTERS.name: ApiError(403, "forbidden")}
+    assert run(FakeKubeApi(refusals=refused)) == 1
+    assert "403: forbidden" in capsys.readouterr().err
