@@ -4,12 +4,16 @@
 # make chaos      an hour of faults in a group that serves (MINUTES=60 SEED=1 EVERY=60)
 
 PYTHON ?= python3
-# A new environment whenever the locked requirements change; the stamp comes last, so that one that
-# was interrupted is made again.
-STAMP := .venv/.made-$(shell cksum < requirements/dev.txt | cut -d ' ' -f 1)
+# What runs and clones of this user share: the Python environment, one for each state of the locked
+# requirements and each Python, and what mypy found out.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/llamacluster
+KEY := $(shell { cat requirements/dev.txt; $(PYTHON) -c 'import sys; print(sys.version, sys.base_prefix)'; } \
+  2>/dev/null | cksum | cut -d ' ' -f 1)
+VENV := $(CACHE)/venv/$(KEY)
 BIN := .venv/bin
 export PYTHONPATH := operator:.
 export PYTHONUNBUFFERED := 1
+export MYPY_CACHE_DIR := $(CACHE)/mypy
 
 .PHONY: demo demo-down test chaos down setup check unit generate format lock sbom audit
 
@@ -27,9 +31,12 @@ test: check
 	@echo "==> Cluster and images"
 	@$(BIN)/python -m tests.kind up --renew --name $(TEST_CLUSTER)
 	@$(BIN)/python -m tests.kind images --name $(TEST_CLUSTER)
-	@echo "==> Tests: unit, engine, cluster, end to end"
-	@$(BIN)/pytest -v --durations 15 \
-	  tests/unit tests/model tests/engine tests/cluster tests/e2e tests/chaos
+	@echo "==> Tests in which nothing waits: all at once"
+	@$(BIN)/pytest -v -n auto --durations 10 -m "beside or not engine" \
+	  tests/unit tests/model tests/engine
+	@echo "==> Tests of groups, cluster and whole: one at a time, or they miss their time"
+	@$(BIN)/pytest -v --durations 40 -m "not beside" \
+	  tests/engine tests/cluster tests/e2e tests/chaos
 
 MINUTES ?= 60
 SEED ?= 1
@@ -55,7 +62,7 @@ check: setup
 	@$(BIN)/lint-imports --no-logo
 
 unit: check
-	@$(BIN)/pytest tests/unit
+	@$(BIN)/pytest -n auto tests/unit
 
 generate: setup
 	@$(BIN)/python -m llamacluster.api.crd .
@@ -81,16 +88,21 @@ sbom: setup
 audit: setup
 	@$(BIN)/python -m tests.supplychain audit
 
-setup: $(STAMP)
+setup: $(VENV)
+	@[ "$$(readlink .venv)" = $(VENV) ] || { rm -rf .venv && ln -s $(VENV) .venv; }
 
-$(STAMP): requirements/dev.txt
-	@echo "==> Python environment: .venv"
+# Made in a folder of its own, to which the environment's name leads in the end: who is interrupted,
+# or at work beside another, leaves nothing half-made under that name.
+$(VENV):
+	@echo "==> Python environment: $@"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	       && apt-get update -qq && apt-get install -y -qq python3-venv; } \
 	  || { echo "Python's venv module is missing: install python3-venv"; exit 1; }
-	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@touch $@
+	@mkdir -p $(@D) && made=$$(mktemp -d $@-XXXXXX) && trap 'rm -rf $$made' EXIT INT TERM \
+	  && $(PYTHON) -m venv $$made \
+	  && $$made/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+	       -r requirements/dev.txt \
+	  && ln -sfn $$made $@ && trap - EXIT

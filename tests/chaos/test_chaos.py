@@ -33,7 +33,12 @@ from tests.kind.images import BuiltImages
 pytestmark = pytest.mark.e2e
 
 SEED = 1
-LANES = ("worker", "cut", "leader", "for good")
+LANES = {
+    "worker": ("worker:",),
+    "cut": ("cut:",),
+    "leader": ("leader:",),
+    "other": ("leader and worker:", "for good:"),
+}
 """The groups, and how the kinds of faults begin that strike each."""
 CONTROLLERS = [kind for kind in KINDS if kind.name.endswith("away")]
 """They strike all groups: one after the other, when the lanes are done."""
@@ -68,15 +73,15 @@ def seen(kind_cluster: Cluster, images: BuiltImages) -> Iterator[Seen]:
         lost_node = pool.submit(lose_a_node, kind_cluster, namespace, victim)
 
         def live_through(lane: str) -> list[Outcome]:
-            kinds = [kind for kind in SHORT if kind.name.startswith(lane)]
-            manifest = off(struck(lane.replace(" ", "-")), victim)
-            with serving(kind_cluster, images, namespace, manifest) as witness:
+            kinds = [kind for kind in SHORT if kind.name.startswith(LANES[lane])]
+            with serving(kind_cluster, images, namespace, off(struck(lane), victim)) as witness:
                 return list(struck_by(witness, kinds, chance))
 
         outcomes = [one for lane in pool.map(live_through, LANES) for one in lane]
         lost_node.exception()  # waits for its end
         settle_cluster(kind_cluster)
-        with serving(kind_cluster, images, namespace, struck("last")) as witness:
+        # No container of this one ended: none waits before it is started again.
+        with serving(kind_cluster, images, namespace, off(struck("cut"), victim)) as witness:
             outcomes += struck_by(witness, CONTROLLERS, chance)
         yield Seen({outcome.name: outcome for outcome in outcomes}, lost_node)
 
@@ -116,10 +121,10 @@ def lose_a_node(cluster: Cluster, namespace: str, victim: str) -> None:
         Live(cluster, namespace, name) for name in ("of-worker", "of-leader", "claimed", "patient")
     ]
     storage: Json = {"storage": {"size": "64Mi"}}
-    of_worker.apply(placed("of-worker", victim, leader_on_it=False))
-    of_leader.apply(placed("of-leader", victim, leader_on_it=True))
-    claimed.apply(placed("claimed", victim, leader_on_it=True, **storage))
-    slow = placed("patient", victim, leader_on_it=False)
+    of_worker.apply(placed(victim, leader_on_it=False))
+    of_leader.apply(placed(victim, leader_on_it=True))
+    claimed.apply(placed(victim, leader_on_it=True, **storage))
+    slow = placed(victim, leader_on_it=False)
     slow["spec"]["recovery"] = {"lostNodeSeconds": PATIENT_SECONDS}
     patient.apply(slow)
     for group in groups:

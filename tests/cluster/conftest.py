@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import pytest
 
 from llamacluster.controller.kubeapi import KubeApi, connect, load_configuration
+from llamacluster.controller.operator import Options, run
+from tests.build import IMAGE
 from tests.conftest import fresh_namespace
 from tests.kind.cluster import Cluster
 from tests.kind.host import REPOSITORY
@@ -46,3 +50,16 @@ async def api(api_server: Cluster) -> AsyncIterator[KubeApi]:
     configuration = await load_configuration(str(api_server.kubeconfig), None)
     async with connect(configuration) as connected:
         yield connected
+
+
+@pytest.fixture
+async def operator(api_server: Cluster, namespace: str) -> AsyncIterator[None]:
+    """An operator of the test's namespace, in this process."""
+    configuration = await load_configuration(str(api_server.kubeconfig), None)
+    options = Options(engine_image=IMAGE, namespaces=(namespace,), in_cluster=False)
+    running = asyncio.create_task(run(configuration, options))
+    yield
+    assert not running.done(), "the operator ended by itself"
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running

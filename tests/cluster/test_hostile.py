@@ -6,8 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -21,9 +20,7 @@ from llamacluster.controller.kubeapi import (
     LLAMACLUSTERS,
     ApiError,
     KubeApi,
-    load_configuration,
 )
-from llamacluster.controller.operator import Options, run
 from llamacluster.resources.metadata import CLUSTER_LABEL
 from llamacluster.resources.planjob import inputs_hash, plan_options
 from tests.build import IMAGE, Manifest, a_plan, manifest
@@ -54,18 +51,9 @@ class CountingApi(KubeApi):
 
 
 @pytest.fixture
-async def operator(
-    api_server: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[None]:
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator writes through it."""
     monkeypatch.setattr("llamacluster.controller.kubeapi.KubeApi", CountingApi)
-    configuration = await load_configuration(str(api_server.kubeconfig), None)
-    options = Options(engine_image=IMAGE, namespaces=(namespace,), in_cluster=False)
-    running = asyncio.create_task(run(configuration, options))
-    yield
-    assert not running.done(), "the operator ended by itself"
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
 
 
 async def each(wanted: Any, act: Callable[[Any], Awaitable[object]]) -> None:
@@ -107,7 +95,7 @@ def meant(args: list[str]) -> Any:
 
 
 async def test_whatever_is_admitted_leads_to_a_condition(
-    api_server: Cluster, api: KubeApi, namespace: str, operator: None
+    api_server: Cluster, api: KubeApi, namespace: str, counted: None, operator: None
 ) -> None:
     # A thousand NetworkPolicies would keep the nodes busy long after the test.
     wanted = {

@@ -4,39 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from llamacluster.controller.kubeapi import (
-    LEADERWORKERSETS,
-    LLAMACLUSTERS,
-    SERVICES,
-    KubeApi,
-    load_configuration,
-)
-from llamacluster.controller.operator import Options, run
-from tests.build import IMAGE, manifest
+from llamacluster.controller.kubeapi import LEADERWORKERSETS, LLAMACLUSTERS, SERVICES, KubeApi
+from tests.build import manifest
 from tests.cluster.world import World
 from tests.kind.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
 PATIENCE_SECONDS = 60
-
-
-@pytest.fixture
-async def operator(api_server: Cluster, namespace: str) -> AsyncIterator[None]:
-    """An operator of the test's namespace, in this process."""
-    configuration = await load_configuration(str(api_server.kubeconfig), None)
-    options = Options(engine_image=IMAGE, namespaces=(namespace,), in_cluster=False)
-    running = asyncio.create_task(run(configuration, options))
-    yield
-    assert not running.done(), "the operator ended by itself"
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

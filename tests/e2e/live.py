@@ -45,7 +45,7 @@ def eventually(look: Callable[[], T | None], what: str, seconds: float = GENEROU
     return answer
 
 
-def placed(name: str, node: str, *, leader_on_it: bool, **model: Any) -> Json:
+def placed(node: str, *, leader_on_it: bool, **model: Any) -> Json:
     """A group with its leader, or with its workers, on a node as long as that is there, and all
     else on others."""
     term = {"matchExpressions": [{"key": HOSTNAME, "operator": "NotIn", "values": [node]}]}
@@ -55,7 +55,6 @@ def placed(name: str, node: str, *, leader_on_it: bool, **model: Any) -> Json:
         "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "preference": here}]
     }
     manifest = tiny()
-    manifest["metadata"]["name"] = name
     manifest["spec"]["model"] |= model
     for role, is_there in (("leader", leader_on_it), ("workers", not leader_on_it)):
         manifest["spec"][role] |= {
@@ -81,8 +80,10 @@ class Live:
     def kubectl(self, *args: str, stdin: str | None = None) -> str:
         return self.cluster.kubectl(f"--namespace={self.namespace}", *args, stdin=stdin)
 
-    def apply(self, manifest: Json | None = None) -> None:
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(manifest or TINY))
+    def apply(self, manifest: Json = TINY) -> None:
+        """The manifest, under this name."""
+        named = {**manifest, "metadata": {**manifest["metadata"], "name": self.name}}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(named))
 
     def patch(self, spec: Json) -> None:
         self.kubectl("patch", "llc", self.name, "--type=merge", "-p", json.dumps({"spec": spec}))

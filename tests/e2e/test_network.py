@@ -9,12 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from llamacluster.agent.contract import AGENT_PORT, ENGINE_PORT, RPC_PORT
-from tests.conftest import fresh_namespace
+from tests.e2e.conftest import NewNamespace
 from tests.e2e.live import Json, Live, eventually, tiny
 from tests.kind import docker
-from tests.kind.cluster import Cluster
 from tests.kind.images import BuiltImages
-from tests.kind.product import SYSTEM_NAMESPACE, publish_model
+from tests.kind.product import SYSTEM_NAMESPACE
 
 pytestmark = pytest.mark.e2e
 
@@ -44,24 +43,19 @@ Address = tuple[str, int]
 
 
 @pytest.fixture(scope="module")
-def groups(
-    kind_cluster: Cluster, images: BuiltImages, operator: None, shared_namespace: str
-) -> Live:
+def groups(published: Live) -> Live:
     """Two groups of a leader and a worker."""
-    publish_model(kind_cluster, images, shared_namespace)
-    live = Live(kind_cluster, shared_namespace)
     workers = {**tiny()["spec"]["workers"], "count": 1}
-    live.apply(tiny(replicas=2, workers=workers))
-    live.wait_until_ready()
-    return live
+    published.apply(tiny(replicas=2, workers=workers))
+    published.wait_until_ready()
+    return published
 
 
 @pytest.fixture(scope="module")
-def abroad(kind_cluster: Cluster, images: BuiltImages) -> Iterator[Live]:
+def abroad(new_namespace: NewNamespace) -> Iterator[Live]:
     """Another namespace, with a pod that has Python."""
-    with fresh_namespace(kind_cluster) as name:
-        publish_model(kind_cluster, images, name)
-        yield Live(kind_cluster, name)
+    with new_namespace() as live:
+        yield live
 
 
 def address(live: Live, pod: str) -> str:
@@ -192,9 +186,8 @@ def test_nothing_goes_out_of_a_worker(groups: Live) -> None:
 def test_a_leader_whose_model_is_on_a_volume_reaches_only_workers_and_the_dns(
     groups: Live, images: BuiltImages
 ) -> None:
-    manifest = tiny(model={"uri": "file:///none.gguf"})
-    manifest["metadata"]["name"] = "offline"
-    groups.apply(manifest)
+    offline = Live(groups.cluster, groups.namespace, "offline")
+    offline.apply(tiny(model={"uri": "file:///none.gguf"}))
     eventually(
         lambda: "offline-leader" in groups.kubectl("get", "networkpolicy", "-o", "name"),
         "it has policies",

@@ -45,7 +45,7 @@ def victim(fresh: Live) -> Iterator[str]:
 
 def test_a_drain_takes_one_whole_group_at_a_time(fresh: Live, victim: str) -> None:
     """Two groups, each with its workers on the node that is drained."""
-    manifest = placed("tiny", victim, leader_on_it=False)
+    manifest = placed(victim, leader_on_it=False)
     manifest["spec"]["replicas"] = 2
     fresh.apply(manifest)
     fresh.wait_until_ready()

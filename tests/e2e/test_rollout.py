@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from threading import Thread
 
@@ -94,65 +94,76 @@ def leaders(live: Live) -> dict[str, str]:
     }
 
 
-def test_a_single_group_serves_until_the_next_one_does(fresh: Live) -> None:
-    fresh.apply(tiny(rollout={"maxSurge": 1}))
-    fresh.wait_until_ready()
-    before = leaders(fresh)
-    with asking(fresh) as clients:
-        fresh.patch({"inference": {"contextSize": 1024}})
-        fresh.wait_for("Ready", "True", "Ready")
-        eventually(lambda: leaders(fresh).keys() == before.keys(), "the further group is gone")
-    assert leaders(fresh) != before
+@pytest.fixture(scope="module")
+def single(published: Live) -> Live:
+    """One group, and a further one while it is replaced."""
+    live = replace(published, name="single")
+    live.apply(tiny(rollout={"maxSurge": 1}))
+    live.wait_until_ready()
+    return live
+
+
+@pytest.fixture(scope="module")
+def pair(published: Live) -> Live:
+    """Two groups."""
+    live = replace(published, name="pair")
+    live.apply(tiny(replicas=2))
+    live.wait_until_ready()
+    return live
+
+
+def test_a_single_group_serves_until_the_next_one_does(single: Live) -> None:
+    before = leaders(single)
+    with asking(single) as clients:
+        single.patch({"inference": {"contextSize": 1024}})
+        single.wait_for("Ready", "True", "Ready")
+        eventually(lambda: leaders(single).keys() == before.keys(), "the further group is gone")
+    assert leaders(single) != before
     assert clients.longest_gap < NO_GAP_SECONDS
     assert not clients.lost
 
 
 def test_a_spec_that_cannot_work_leaves_the_old_group_serving_until_it_is_taken_back(
-    fresh: Live,
+    single: Live,
 ) -> None:
-    rollout = {"maxSurge": 1, "progressDeadlineSeconds": 15}
-    fresh.apply(tiny(rollout=rollout))
-    fresh.wait_until_ready()
-    before = leaders(fresh)
-    with asking(fresh) as clients:
-        fresh.patch({"model": {"sha256": "0" * 64}})
-        found = fresh.wait_for("Progressing", "False", "RolloutStuck")
+    single.patch({"rollout": {"progressDeadlineSeconds": 15}})
+    before = leaders(single)
+    with asking(single) as clients:
+        single.patch({"model": {"sha256": "0" * 64}})
+        found = single.wait_for("Progressing", "False", "RolloutStuck")
         assert "group 1 does not get on: ChecksumMismatch" in found["message"]
-        assert fresh.condition("Degraded")["reason"] == "RolloutStuck"
-        assert before.items() <= leaders(fresh).items()
-        version = fresh.get()["metadata"]["resourceVersion"]
+        assert single.condition("Degraded")["reason"] == "RolloutStuck"
+        assert before.items() <= leaders(single).items()
+        version = single.get()["metadata"]["resourceVersion"]
         eventually(lambda: len(clients.answers) > 50, "it serves on")
-        assert fresh.get()["metadata"]["resourceVersion"] == version, "its tries flip the status"
+        assert single.get()["metadata"]["resourceVersion"] == version, "its tries flip the status"
 
-        fresh.patch({"model": {**TINY["spec"]["model"], "sha256": None}})
-        fresh.wait_for("Ready", "True", "Ready")
-        eventually(lambda: leaders(fresh) == before, "only the group that failed is gone")
+        single.patch({"model": {**TINY["spec"]["model"], "sha256": None}})
+        single.wait_for("Ready", "True", "Ready")
+        eventually(lambda: leaders(single) == before, "only the group that failed is gone")
     assert clients.longest_gap < NO_GAP_SECONDS
     assert not clients.lost
 
 
-def test_an_image_that_cannot_be_pulled_changes_no_pod(fresh: Live) -> None:
-    fresh.apply(tiny(replicas=2))
-    fresh.wait_until_ready()
-    before = leaders(fresh)
-    fresh.patch({"image": "localhost/no/such-image:1"})
-    fresh.wait_for("Progressing", "False", "ImagePullFailed")
-    assert leaders(fresh) == before
-    fresh.patch({"image": None})
-    fresh.wait_for("Ready", "True", "Ready")
-    assert leaders(fresh) == before
+def test_an_image_that_cannot_be_pulled_changes_no_pod(pair: Live) -> None:
+    before = leaders(pair)
+    pair.patch({"image": "localhost/no/such-image:1"})
+    pair.wait_for("Progressing", "False", "ImagePullFailed")
+    assert leaders(pair) == before
+    pair.patch({"image": None})
+    pair.wait_for("Ready", "True", "Ready")
+    assert leaders(pair) == before
 
 
-def test_the_other_groups_serve_while_the_first_that_is_replaced_fails(fresh: Live) -> None:
-    fresh.apply(tiny(replicas=2, rollout={"progressDeadlineSeconds": 15}))
-    fresh.wait_until_ready()
-    before = leaders(fresh)
+def test_the_other_groups_serve_while_the_first_that_is_replaced_fails(pair: Live) -> None:
+    pair.patch({"rollout": {"progressDeadlineSeconds": 15}})
+    before = leaders(pair)
     leader = TINY["spec"]["leader"]
-    fresh.patch({"leader": {**leader, "nodeSelector": {"no": "node"}}})
-    found = fresh.wait_for("Progressing", "False", "RolloutStuck")
+    pair.patch({"leader": {**leader, "nodeSelector": {"no": "node"}}})
+    found = pair.wait_for("Progressing", "False", "RolloutStuck")
     assert "group 1 does not get on: Unschedulable" in found["message"]
-    assert leaders(fresh)["tiny-group-0"] == before["tiny-group-0"]
-    assert fresh.get()["status"]["readyReplicas"] == 1
-    fresh.patch({"leader": {"nodeSelector": None}})
-    fresh.wait_for("Ready", "True", "Ready")
-    assert leaders(fresh)["tiny-group-0"] == before["tiny-group-0"]
+    assert leaders(pair)["pair-group-0"] == before["pair-group-0"]
+    assert pair.get()["status"]["readyReplicas"] == 1
+    pair.patch({"leader": {"nodeSelector": None}})
+    pair.wait_for("Ready", "True", "Ready")
+    assert leaders(pair)["pair-group-0"] == before["pair-group-0"]

@@ -143,8 +143,9 @@ class Group:
         return ("--volume", f"{self.network}:{SCRATCH_DIR}")
 
     def remove(self) -> None:
-        for pod in reversed(self.pods.values()):  # those in the network of another before that
-            self.engine.docker("rm", "--force", "--volumes", pod.id)
+        if self.pods:
+            ids = [pod.id for pod in self.pods.values()]
+            self.engine.docker("rm", "--force", "--volumes", *ids)
         self.engine.docker("network", "rm", self.network)
         self.engine.docker("volume", "rm", "--force", self.network)
 

@@ -9,7 +9,7 @@ import pytest
 from llamacluster.api.engineflags import REFUSED_FLAGS
 from tests.kind import docker
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 _ALIASES = re.compile(r"(?:--?[A-Za-z0-9][\w.-]*,\s+)*--?[A-Za-z0-9][\w.-]*(?=\s|$)")
 

@@ -8,7 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Thread
@@ -80,6 +80,41 @@ def connect(group: Group) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(host, int(port), timeout=60)
 
 
+@pytest.fixture(scope="module")
+def trickled(shared_groups: NewGroup) -> Iterator[Future[str]]:
+    """A body that trickles in, and a stream beside it, in a group of their own: it takes a minute,
+    in which nothing happens, so it begins with the first test and ends with the last."""
+    group = whole(shared_groups())
+    group.until("Ready")
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(_trickle, group)
+
+
+def _trickle(group: Group) -> str:
+    """What the gate said when the body was cut off. Two slots: one for it, one for the stream."""
+    trickle = connect(group)
+    trickle.putrequest("POST", "/completion")
+    trickle.putheader("Content-Length", str(100_000))
+    trickle.endheaders()
+    assert trickle.sock is not None
+    trickle.sock.sendall(b" " * 30_000)  # more than HAProxy waits for before it gives a slot
+    stream = Stream(group)
+
+    def is_cut_off() -> bool:
+        assert trickle.sock is not None
+        try:
+            trickle.sock.send(b" ")
+        except OSError:
+            return True
+        time.sleep(1)  # between two bytes
+        return False
+
+    eventually(is_cut_off, 150)
+    stream.whole()
+    return group.gate.log()
+
+
+@pytest.mark.usefixtures("trickled")  # from here on
 def test_paths_that_are_not_the_apis_are_closed(serving: Group) -> None:
     for path in (
         *("/metrics", "/slots", "/props", "/lora-adapters", "/tools", "/", "/nothing"),
@@ -133,30 +168,6 @@ def test_bodies_are_bounded(serving: Group) -> None:
     connection = connect(serving)
     connection.request("POST", "/completion", iter([b"{}"]), encode_chunked=True)
     assert connection.getresponse().status == 411
-
-
-def test_a_body_that_trickles_in_is_cut_off_and_a_stream_is_not(serving: Group) -> None:
-    """Two slots: one for each."""
-    trickle = connect(serving)
-    trickle.putrequest("POST", "/completion")
-    trickle.putheader("Content-Length", str(100_000))
-    trickle.endheaders()
-    assert trickle.sock is not None
-    trickle.sock.sendall(b" " * 30_000)  # more than HAProxy waits for before it gives a slot
-    stream = Stream(serving)
-
-    def is_cut_off() -> bool:
-        assert trickle.sock is not None
-        try:
-            trickle.sock.send(b" ")
-        except OSError:
-            return True
-        time.sleep(1)  # between two bytes
-        return False
-
-    eventually(is_cut_off, 150)
-    stream.whole()
-    assert "a body came too slowly" in serving.gate.log()
 
 
 def test_a_thousand_clients_with_half_a_body_do_not_break_the_gate(serving: Group) -> None:
@@ -373,6 +384,10 @@ def test_a_leader_whose_worker_is_frozen_stops(new_group: NewGroup) -> None:
     assert seconds < AT_ONCE_SECONDS
     assert group.leader.wait() == 0
     group.engine.docker("unpause", group.worker(1).id)
+
+
+def test_a_body_that_trickles_in_is_cut_off_and_a_stream_is_not(trickled: Future[str]) -> None:
+    assert "a body came too slowly" in trickled.result()
 
 
 @contextmanager

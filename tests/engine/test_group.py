@@ -28,9 +28,12 @@ NewGroup = Callable[[], Group]
 
 
 def whole(group: Group, options: LeaderOptions = OPTIONS) -> Group:
-    for index in range(1, len(options.layers) + 1):
-        group.start_worker(index)
-    group.start_leader(options)
+    """With all its pods, which start at once, as in the cluster."""
+    with ThreadPoolExecutor() as pool:
+        workers = [pool.submit(group.start_worker, n) for n, _ in enumerate(options.layers, 1)]
+        leader = pool.submit(group.start_leader, options)
+    for pod in (*workers, leader):
+        pod.result()
     return group
 
 

@@ -14,7 +14,7 @@ from tests.kind import docker
 from tests.kind.docker import Engine
 from tests.model.headers import MODELS, write_sparse
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 MIB = 1 << 20
 SPARSE = Path("/models")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.kind import docker
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
 COUNT_AUTHORITIES = "import ssl; print(len(ssl.create_default_context().get_ca_certs()))"
 

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.kind import docker, faults, gotools, host, nodeimage
+from tests.kind import docker, gotools, host, nodeimage
 from tests.kind.command import CommandFailed, SetupError, run
 from tests.kind.steps import step
 
@@ -69,9 +69,7 @@ class Cluster:
             # All of them now: what cannot be had is better said before anything is made.
             kind, *_ = [tool(name) for name in LEAST_VERSIONS]
             usable = self._is_whole(engine) and not (renew and self._is_outdated(engine))
-            if usable and self._comes_back():
-                self._heal()
-            else:
+            if not (usable and self._comes_back()):
                 if self._containers(engine):
                     with step(f"Cluster {self.name}: remove what an earlier run left"):
                         self._delete(engine, kind)
@@ -184,15 +182,6 @@ class Cluster:
                 time.sleep(1)
             now.note = "it does not answer; the cluster is made anew"
         return False
-
-    def _heal(self) -> None:
-        """Take back the cuts that an interrupted test left."""
-        with ThreadPoolExecutor() as pool:
-            cut = list(pool.map(faults.is_cut, nodes := self.nodes()))
-        for node, left in zip(nodes, cut, strict=True):
-            if left:
-                with step(f"Cluster {self.name}: take back a cut left on {node}"):
-                    faults.heal(node)
 
     def _answers(self) -> bool:
         try:

@@ -6,7 +6,6 @@ needs nothing for it and cannot tell it from the real thing.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 # On each rule of ours, so that healing removes ours and nothing else.
 COMMENT = "llamacluster-fault"
-Direction = Literal["both", "one"]
 PodDirection = Literal["in", "out"]
 PodCut = Literal["DROP", "REJECT --reject-with tcp-reset"]
 API_SERVER = "/etc/kubernetes/manifests/kube-apiserver.yaml"
@@ -149,63 +147,6 @@ def unpause_node(node: str) -> None:
 # Network
 
 
-def addresses(node: str) -> list[str]:
-    """A node's own addresses and its pods' ranges, IPv4 and IPv6."""
-    inspected = json.loads(_docker("inspect", node))[0]["NetworkSettings"]["Networks"]
-    found = [
-        network[family]
-        for network in inspected.values()
-        for family in ("IPAddress", "GlobalIPv6Address")
-        if network.get(family)
-    ]
-    return [*found, *_pod_ranges(node)]
-
-
-def _pod_ranges(node: str) -> list[str]:
-    """The node's pod ranges, asked of the control plane's own kubectl: a cut node cannot answer."""
-    control_plane = _control_plane_of(node)
-    answer = _on(
-        control_plane, "kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get", "node", node,
-        "-o", "jsonpath={.spec.podCIDRs}",
-    )  # fmt: skip
-    return list(json.loads(answer or "[]"))
-
-
-def _control_plane_of(node: str) -> str:
-    label = "io.x-k8s.kind.cluster"
-    name = _docker("inspect", "--format", f'{{{{index .Config.Labels "{label}"}}}}', node).strip()
-    filters = (f"label={label}={name}", "label=io.x-k8s.kind.role=control-plane")
-    listed = _docker(
-        "ps", "--format", "{{.Names}}", *(word for rule in filters for word in ("--filter", rule))
-    )
-    return listed.split()[0]
-
-
-def cut_node(node: str) -> None:
-    """Cut a node, and the pods on it, from everything beyond it."""
-    _change(node, cut_rules(peers=None, directions=("in", "out")), add=True)
-
-
-def cut_pair(node_a: str, node_b: str, direction: Direction = "both") -> None:
-    """Cut two nodes, and the pods on them, from each other; all else goes on.
-
-    `one`: only what goes from `node_a` to `node_b` is lost.
-    """
-    peers = addresses(node_b)
-    directions = ("in", "out") if direction == "both" else ("out",)
-    _change(node_a, cut_rules(peers, directions), add=True)
-
-
-def heal(node: str) -> None:
-    """Take back all cuts made on this node (for a pair: its first node)."""
-    for tool in ("iptables", "ip6tables"):
-        for table, chain in (("raw", "PREROUTING"), ("mangle", "POSTROUTING")):
-            for rule in _on(node, tool, "-w", "-t", table, "-S", chain).splitlines():
-                words = rule.replace('"', "").split()
-                if words[0] == "-A" and COMMENT in words:
-                    _on(node, tool, "-w", "-t", table, "-D", *words[1:])
-
-
 def cut_pod(
     node: str,
     container_id: str,
@@ -236,39 +177,17 @@ def _in_pod(node: str, container_id: str, *iptables: str) -> str:
     return _on(node, "nsenter", f"--net=/proc/{pid}/ns/net", "iptables", "-w", *iptables)
 
 
-def is_cut(node: str) -> bool:
-    """Whether a cut made on this node was not healed."""
-    return COMMENT in _on(node, "sh", "-c", "iptables-save; ip6tables-save")
-
-
-def cut_rules(peers: list[str] | None, directions: tuple[str, ...]) -> list[tuple[str, list[str]]]:
-    """Rules (tool, arguments after -A/-D) that drop what passes a node's outer interface.
-
-    Before and after all other tables, so that no rule of kube-proxy or of a network policy accepts
-    a packet first. `peers` are addresses or ranges; None stands for everybody.
-    """
-    rules = []
-    tag = ["-m", "comment", "--comment", COMMENT, "-j", "DROP"]
-    for tool, version in (("iptables", 4), ("ip6tables", 6)):
-        ours: list[str | None] = [None]
-        if peers is not None:
-            ours = [peer for peer in peers if ipaddress.ip_network(peer).version == version]
-        for peer in ours:
-            if "in" in directions:
-                source = ["-s", peer] if peer else []
-                rules.append((tool, ["-t", "raw", "PREROUTING", "-i", "eth+", *source, *tag]))
-            if "out" in directions:
-                target = ["-d", peer] if peer else []
-                rules.append((tool, ["-t", "mangle", "POSTROUTING", "-o", "eth+", *target, *tag]))
-    return rules
-
-
-def _change(node: str, rules: list[tuple[str, list[str]]], *, add: bool) -> None:
-    for tool, (_, table, chain, *rest) in rules:
-        _on(node, tool, "-w", "-t", table, "-I" if add else "-D", chain, *rest)
-
-
 # Control plane
+
+
+def _control_plane_of(node: str) -> str:
+    label = "io.x-k8s.kind.cluster"
+    name = _docker("inspect", "--format", f'{{{{index .Config.Labels "{label}"}}}}', node).strip()
+    filters = (f"label={label}={name}", "label=io.x-k8s.kind.role=control-plane")
+    listed = _docker(
+        "ps", "--format", "{{.Names}}", *(word for rule in filters for word in ("--filter", rule))
+    )
+    return listed.split()[0]
 
 
 def stop_api_server(cluster: Cluster) -> None:

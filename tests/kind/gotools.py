@@ -136,7 +136,9 @@ def programs(module: Module, names: Iterable[str]) -> dict[str, Path]:
                     [
                         *("go", "build", "-v", "-trimpath", "-buildvcs=false"),
                         *(["-tags", module.tags] if module.tags else []),
-                        *("-ldflags", LINKER_FLAGS, "-o", f"{part}/"),
+                        # What the linker leaves out need not be compiled: a fifth of the work.
+                        *("-gcflags", "all=-dwarf=false", "-ldflags", LINKER_FLAGS),
+                        *("-o", f"{part}/"),
                         *(module.programs[name] for name in group),
                     ],
                     env={"CGO_ENABLED": "0"},

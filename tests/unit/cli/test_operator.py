@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
 
 from llamacluster.cli import ENGINE_IMAGE_ENV, NAMESPACE_ENV, operator
 
@@ -15,6 +18,17 @@ RUN = ["run", "--engine-image=localhost/engine:1"]
 @pytest.fixture(autouse=True)
 def no_image_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENGINE_IMAGE_ENV, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """The command sends all logs of the process to its standard error, which is each test's own."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 def test_without_an_engine_image_it_says_how_to_name_one(
