@@ -141,6 +141,7 @@ def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kop
         key = f"{namespace}/{name}"
         if event["type"] == "DELETED":
             known.pop(key, None)
+            await queue.add(key)  # whose metrics end
         elif is_news(known, key, (uid, meta["generation"])):
             await queue.add(key)
 
