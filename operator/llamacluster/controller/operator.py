@@ -17,7 +17,7 @@ from llamacluster import __version__
 from llamacluster.api import GROUP, PLURAL, VERSION
 from llamacluster.controller.agents import AgentsByApiServer, AgentsByPodAddress
 from llamacluster.controller.kubeapi import ApiError, connect
-from llamacluster.controller.metrics import Metrics, serve
+from llamacluster.controller.metrics import Metrics, serve_metrics
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.controller.workqueue import WorkQueue
 from llamacluster.resources.metadata import CLUSTER_LABEL
@@ -55,7 +55,7 @@ async def run(configuration: Configuration, options: Options) -> None:
     expected = (ApiError, aiohttp.ClientError, TimeoutError)
     async with AsyncExitStack() as stack:
         if options.metrics:
-            await stack.enter_async_context(serve(options.metrics, metrics.registry))
+            await stack.enter_async_context(serve_metrics(options.metrics, metrics.registry))
         api = await stack.enter_async_context(connect(configuration, metrics.asked))
         if options.in_cluster:
             session = await stack.enter_async_context(aiohttp.ClientSession())
