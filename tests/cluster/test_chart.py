@@ -18,6 +18,8 @@ def test_the_api_server_takes_every_object_of_the_chart(
 ) -> None:
     values = {
         "watchNamespaces": [shared_namespace] if some_namespaces else [],
+        "metrics": {"enabled": True},
+        "monitoring": {"dashboards": {"enabled": True}},
         "podAnnotations": {"a": "b"},
         "podLabels": {"team": "a"},
         "imagePullSecrets": [{"name": "a"}],

@@ -168,7 +168,7 @@ class Metrics:
 
 
 @asynccontextmanager
-async def serve(address: str, registry: CollectorRegistry) -> AsyncIterator[int]:
+async def serve_metrics(address: str, registry: CollectorRegistry) -> AsyncIterator[int]:
     """GET /metrics at HOST:PORT; the port that it became. Raises OSError if it cannot be had."""
 
     async def answer(_: web.Request) -> web.Response:

@@ -31,8 +31,7 @@ from llamacluster.controller.kubeapi import (
     connect,
 )
 from llamacluster.controller.lws import LeaderWorkerSetLookout
-from llamacluster.controller.metrics import Metrics
-from llamacluster.controller.metrics import serve as serve_metrics
+from llamacluster.controller.metrics import Metrics, serve_metrics
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.controller.workqueue import WorkQueue
 from llamacluster.resources.metadata import CLUSTER_LABEL
@@ -232,6 +231,7 @@ def watches(queue: WorkQueue, known: Known, configuration: Configuration) -> kop
         if event["type"] == "DELETED":
             known.pop(key, None)
             log.info("deleted, and its objects with it", key=key)
+            await queue.add(key)  # whose metrics end
         elif is_news(known, key, (uid, meta["generation"])):
             await queue.add(key)
 

@@ -17,7 +17,7 @@ from llamacluster.api.types import (
     LlamaClusterStatus,
 )
 from llamacluster.controller.kubeapi import _verb_and_resource
-from llamacluster.controller.metrics import Metrics, serve
+from llamacluster.controller.metrics import Metrics, serve_metrics
 from llamacluster.controller.workqueue import WorkQueue
 from tests.build import a_plan
 from tests.unit.controller.build import NOW
@@ -157,7 +157,7 @@ async def test_metrics_are_served_and_nothing_else() -> None:
     metrics = Metrics()
     metrics.asked("list", "pods", 200)
     async with (
-        serve("127.0.0.1:0", metrics.registry) as port,
+        serve_metrics("127.0.0.1:0", metrics.registry) as port,
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
     ):
         async with session.get("/metrics") as answer:

@@ -87,6 +87,17 @@ def test_each_query_of_a_dashboard_asks_for_what_there_is(dashboard: Path) -> No
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_each_query_of_a_dashboard_is_one(dashboard: Path, tmp_path: Path) -> None:
+    rules = [
+        {"record": f"panel:{index}", "expr": re.sub(r"\$\w+", ".*", query)}
+        for index, query in enumerate(queries(dashboard))
+    ]
+    file = tmp_path / "rules.yaml"
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
+    promtool("check", "rules", str(file))
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
 def test_a_dashboards_panels_do_not_overlap(dashboard: Path) -> None:
     cells = [
         (x, y)
