@@ -245,8 +245,11 @@ class Together:
     parts: Sequence[Fault]
 
     def inject(self) -> None:
-        for part in self.parts:
-            part.inject()
+        first, *others = self.parts
+        first.inject()
+        for part in others:
+            with contextlib.suppress(LookupError):  # the first one took it with it
+                part.inject()
 
     def undo(self) -> None:
         for part in self.parts:
