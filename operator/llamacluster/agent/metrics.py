@@ -278,7 +278,7 @@ def kv_cache(slots: str) -> KvCache | None:
 
 
 def gate_load(statistics: str) -> GateLoad | None:
-    """What HAProxy's `show stat` says; None if it is not understood."""
+    """What HAProxy's statistics in CSV say; None if it is not understood."""
     rows = {
         (row.get("pxname"), row.get("svname")): row
         for row in csv.DictReader(StringIO(statistics.removeprefix("# ")))
