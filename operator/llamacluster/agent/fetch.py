@@ -24,9 +24,10 @@ from llamacluster.agent.source import Web, file_name, local_files, scheme, shard
 from llamacluster.planning.reasons import GroupError, Reason
 
 CHUNK_BYTES = 1 << 20
-KEPT_FREE = 0.10
+KEPT_FREE = 0.20
 """Of the volume, where a server does not tell how much it will send: without a claim that is the
-node's disk, and the kubelet ends pods when less is free."""
+node's disk, mostly the one of the images too, and the kubelet ends pods when less than 15 % of that
+is free."""
 
 _FOLDER = re.compile(r"model-[0-9a-f]{16}")
 
