@@ -73,7 +73,9 @@ from llamacluster.planning.split import assigned_device, tensor_split
 
 SEARCH_SECONDS = 0.5
 """Between two looks for workers that are not there yet."""
-HEALTH_SECONDS = 0.1
+HEALTH_SECONDS = 0.25
+"""Between two questions whether the engine has loaded: so seldom that to answer them takes a slow
+CPU less than `pulse.LOADING_IDLE_CPUS`, or a load that stands still would seem to work."""
 FIRST_TOKEN_SECONDS = 300.0
 STOP_SECONDS = 5.0
 DRAIN_LOOK_SECONDS = 0.2
