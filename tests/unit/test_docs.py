@@ -50,6 +50,13 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+def test_the_map_of_the_code_has_each_module_of_the_controller() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"\w+", text.partition("## Where is what")[2]))
+    files = (REPOSITORY / "operator" / "llamacluster" / "controller").glob("[!_]*.py")
+    assert {file.stem for file in files} - named == set()
+
+
 def test_each_promise_of_the_security_page_names_tests_that_exist() -> None:
     text = (REPOSITORY / "docs" / "security.md").read_text()
     promises = [line for line in text.splitlines() if re.match(r"\| .* \| .*`tests/", line)]
