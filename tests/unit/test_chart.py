@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from llamacluster.agent.contract import AGENT_PORT
+from llamacluster.api.types import LlamaCluster
+from llamacluster.cli import selftest
 from llamacluster.controller import health
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
@@ -387,7 +389,8 @@ def test_helm_test_serves_a_token_where_the_operator_sees_it(
     assert violations(tester["spec"]) == []
     [container] = tester["spec"]["containers"]
     assert container["args"][:2] == ["test", f"--namespace={where}"]
-    assert container["args"][2].startswith("--model=hf://")
+    model = container["args"][2].removeprefix("--model=")
+    LlamaCluster.model_validate(selftest.manifest("name", "namespace", model))
     assert rules(the(objects, "Role", name)) == {
         ("llamacluster.dev", "llamaclusters"): {"create", "get", "delete"}
     }

@@ -327,7 +327,7 @@ def _cluster(name: str, cluster: LlamaCluster) -> Iterator[Finding]:
             level,
             name,
             f"{condition.type} is {condition.status}, {condition.reason}: {condition.message}",
-            f"docs/troubleshooting.md, {condition.reason}",
+            f"docs/troubleshooting.md#{condition.reason.lower()}",
         )
     plan = cluster.status.plan
     for advice in plan.advice if plan else []:

@@ -17,8 +17,9 @@ _HEAD = """\
 
 The kubectl plug-in. `pipx install .` puts it on your PATH, where kubectl finds it. It does all by
 your own rights: beside reading LlamaClusters, `logs` needs `list` on `pods` and `get` on
-`pods/log`, `chat` and `bench` need `create` on `pods/portforward`, and `upgrade` needs `patch` on
-LeaderWorkerSets.
+`pods/log`, `chat` and `bench` (and `status`, for the tokens per second) `get` on `pods` and
+`create` on `pods/portforward`, and `upgrade` `patch` on LeaderWorkerSets. `doctor` looks at what
+you may read. `plan` and `import` need no cluster.
 
 <!-- Made by `make generate` from the commands' own help. -->
 """

@@ -144,7 +144,7 @@ def test_a_condition_that_is_bad_comes_with_the_page_that_explains_it() -> None:
     found = findings(clusters=with_conditions(("Ready", "False", "DoesNotFit")))
     [error] = [finding for finding in found if finding.level is Level.ERROR]
     assert error.about == "LlamaCluster ns/x"
-    assert error.fix == "docs/troubleshooting.md, DoesNotFit"
+    assert error.fix == "docs/troubleshooting.md#doesnotfit"
 
 
 # Everybody may read the others.
