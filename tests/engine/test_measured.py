@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llamacluster.planning.account import Settings
 from llamacluster.planning.formula import graph_nodes
 from llamacluster.planning.plan import kept_graphs_bytes
 from tests.engine.group import Group
@@ -22,7 +23,7 @@ def test_a_plan_holds_in_a_real_run(new_group: Callable[[], Group], models: Path
     write_sparse(file, "qwen3-1.7b", "Q8_0")
     workers, status = measure(new_group(), file.name, 2, 256, 2, soak_seconds=0, short_requests=0)
     file.unlink()
-    to_come = kept_graphs_bytes(graph_nodes(model("qwen3-1.7b")), 1, 2)
+    to_come = kept_graphs_bytes(graph_nodes(model("qwen3-1.7b"), Settings(256, 2)), 1, 2)
 
     assert status["formations"] == 1  # nobody was killed
     for worker in workers:

@@ -176,7 +176,7 @@ class EngineAccountant:
         devices = [f"RPC{index}" for index in range(len(layers))]
         if {*devices, "Host"} <= rows.keys():
             _check_layers(log, layers)
-            nodes = log.graph_nodes or graph_nodes(self._model)
+            nodes = log.graph_nodes or graph_nodes(self._model, settings)
             return Account(tuple(rows[device] for device in devices), rows["Host"], nodes)
         if code == _KILLED:
             raise GroupError(

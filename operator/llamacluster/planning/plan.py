@@ -17,6 +17,7 @@ from llamacluster.planning.account import Account, Accountant, Memory, Settings
 from llamacluster.planning.balance import balanced
 from llamacluster.planning.bodies import bodies_need
 from llamacluster.planning.formula import (
+    WIDE_CACHE_TYPES,
     checkpoint_bytes,
     compute_bytes,
     context_bytes,
@@ -52,7 +53,6 @@ _LEAST_SAVING: Final = 256 << 20
 _LEAST_CONTEXT: Final = 512
 _USEFUL_CPU: Final = 1000
 _UNMAPPED: Final = frozenset({"--no-mmap", "--mlock", "--load-mode", "-lm"})
-_WIDE_CACHE_TYPES: Final = ("f32", "f16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Planner:
                 found.append(f"contextSize {context} (needs {quantity(there.heaviest)})")
                 break
             context //= 2
-        if settings.cache_type_k in _WIDE_CACHE_TYPES and (there := fitting(_q8_0(settings))):
+        if settings.cache_type_k in WIDE_CACHE_TYPES and (there := fitting(_q8_0(settings))):
             found.append(f"cacheTypeK and cacheTypeV q8_0 (needs {quantity(there.heaviest)})")
         return found
 
@@ -286,7 +286,7 @@ class Planner:
         return found
 
     def _cache_advice(self, split: Split, settings: Settings) -> list[str]:
-        if settings.cache_type_k not in _WIDE_CACHE_TYPES:
+        if settings.cache_type_k not in WIDE_CACHE_TYPES:
             return []
         total = sum(worker.total for worker in split.account.workers)
         wide, narrow = (
@@ -311,7 +311,7 @@ class _Costs:
         self._first = self._middle = self._last = float(
             compute_bytes(model, settings, worker=1, workers=3)
         )
-        self._graphs = kept_graphs_bytes(graph_nodes(model), 1, model.layers)
+        self._graphs = kept_graphs_bytes(graph_nodes(model, settings), 1, model.layers)
         self._largest = [
             list(accumulate(model.largest_tensor[first:], max)) for first in range(model.layers)
         ]
