@@ -26,7 +26,7 @@ def test_any_text_is_the_same_as_yaml_and_as_json(text: str) -> None:
 
 
 async def test_every_answer_is_counted_and_a_refusal_is_the_servers_own_sentence() -> None:
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         if request.path == RESOURCES:
             return web.json_response({"resources": []})
         return web.json_response({"message": "not for you"}, status=403)
