@@ -18,7 +18,7 @@ from tests.kind import docker
 from tests.kind.docker import Engine
 from tests.model.headers import write_header
 
-pytestmark = [pytest.mark.engine, pytest.mark.beside]
+pytestmark = pytest.mark.engine
 
 FILE = "llama-3.1-70b-Q4_K_M.gguf"
 
