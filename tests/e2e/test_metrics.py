@@ -15,7 +15,7 @@ from tests.kind.command import run
 from tests.kind.gotools import PROMETHEUS, programs
 from tests.kind.images import BuiltImages
 from tests.kind.portforward import port_forward
-from tests.kind.product import OPERATOR, SYSTEM_NAMESPACE, install_operator
+from tests.kind.product import SYSTEM_NAMESPACE, install_operator, leading_pod
 from tests.unit.monitoring.exposed import ENGINES_OWN
 
 pytestmark = pytest.mark.e2e
@@ -107,7 +107,9 @@ def test_the_operator_tells_of_its_work_and_of_the_cluster(
     try:
         own = {"namespace": group.namespace, "llamacluster": group.name}
         ready = {**own, "type": "Ready", "status": "True", "reason": "Ready"}
-        with port_forward(group.cluster, SYSTEM_NAMESPACE, OPERATOR, 8080) as url:
+        # One that stands by knows of no LlamaCluster.
+        leader = f"pod/{leading_pod(group.cluster)}"
+        with port_forward(group.cluster, SYSTEM_NAMESPACE, leader, 8080) as url:
 
             def known() -> str | None:
                 with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:

@@ -286,7 +286,7 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
 
 
 def test_an_operator_without_metrics_is_not_scraped() -> None:
-    objects = render(monitoring=MONITORING, watchNamespaces=["a"])
+    objects = render(monitoring={"podMonitors": {"enabled": True}}, watchNamespaces=["a"])
     [groups] = of_kind(objects, "PodMonitor")
     assert groups["spec"]["namespaceSelector"] == {"matchNames": ["a"]}
 
@@ -453,6 +453,7 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"test": {"model": {"url": "x"}}}, "url"),
         ({"metrics": {"port": 8081}}, "port"),
         ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
+        ({"monitoring": {"alerts": {"enabled": True}}}, "metrics.enabled"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:

@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0  # SIGTERM
     except ConfigException as error:
         return _failed(f"no cluster to talk to: {error}", 2)
+    except OSError as error:  # an address that is taken, a file that may not be read
+        return _failed(str(error), 2)
     except KeyboardInterrupt:
         return 130
     except ExceptionGroup as group:

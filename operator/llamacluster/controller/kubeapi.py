@@ -235,10 +235,12 @@ class KubeApi:
 
 
 def _verb_and_resource(method: str, path: str) -> tuple[str, str]:
-    """As RBAC names them, such as ("get", "pods/proxy")."""
-    # api/v1/... or apis/GROUP/VERSION/..., then [namespaces/NAMESPACE/]RESOURCE[/NAME[/SUB/...]]
-    _, root, *rest = path.split("/")
-    rest = rest[1 if root == "api" else 2 :]
+    """As RBAC names them, such as ("get", "pods/proxy"), or ("get", "/version")."""
+    match path.split("/"):
+        case ["", "api", _, *rest] | ["", "apis", _, _, *rest] if rest:
+            pass  # [namespaces/NAMESPACE/]RESOURCE[/NAME[/SUB/...]]
+        case _:
+            return method, path
     if rest[0] == "namespaces" and len(rest) > 2:
         rest = rest[2:]
     resource = "/".join([rest[0], *rest[2:3]])

@@ -56,11 +56,16 @@ class LeaderWorkerSetLookout:
 
     async def run(self) -> None:
         """Look for ever."""
+        told = ""
         while True:
             try:
                 await self.look()
+                told = ""
             except (ApiError, aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
-                log.debug("cannot look for LeaderWorkerSet", error=str(error))
+                said = str(error) or type(error).__name__
+                if said != told:
+                    told = said
+                    log.warning("cannot look for LeaderWorkerSet", error=said)
             well = self._seen and not self._refusal
             await asyncio.sleep(THERE_SECONDS if well else MISSING_SECONDS)
 

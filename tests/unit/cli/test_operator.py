@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +79,28 @@ def test_a_kubeconfig_without_a_context_is_told(
     assert operator.main([*RUN, f"--kubeconfig={empty}"]) == 2
     [*_, line] = capsys.readouterr().err.splitlines()
     assert "no cluster to talk to" in line
+
+
+@pytest.mark.parametrize("option", ["--health", "--metrics"])
+def test_an_address_that_is_taken_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "a",
+        "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        "users": [{"name": "a", "user": {}}],
+    }
+    kubeconfig.write_text(json.dumps(config))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert operator.main([*RUN, f"--kubeconfig={kubeconfig}", f"{option}={address}"]) == 2
+    [*_, line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("llamacluster-operator: ")
+    assert "address already in use" in line
 
 
 def test_an_api_server_that_cannot_be_used_is_told_in_a_line(

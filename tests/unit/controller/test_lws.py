@@ -139,8 +139,16 @@ def test_an_api_server_that_is_away_changes_nothing() -> None:
         cluster.away = True
         await asyncio.sleep(1000)
         assert lookout.problem is None
+        cluster.away = False
+        await asyncio.sleep(100)
+        cluster.away = True
+        await asyncio.sleep(1000)
 
-    scenario(lookout, story())
+    with capture_logs() as logs:
+        scenario(lookout, story())
+    assert [(line["event"], line["error"]) for line in logs] == [
+        ("cannot look for LeaderWorkerSet", "refused")
+    ] * 2
 
 
 def test_the_schemas_are_read_once_when_all_is_well() -> None:

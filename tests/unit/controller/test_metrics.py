@@ -17,6 +17,7 @@ from llamacluster.api.types import (
     LlamaClusterStatus,
 )
 from llamacluster.controller.kubeapi import _verb_and_resource
+from llamacluster.controller.lws import RESOURCES, SCHEMAS
 from llamacluster.controller.metrics import Metrics, serve_metrics
 from llamacluster.controller.workqueue import WorkQueue
 from tests.build import a_plan
@@ -145,6 +146,9 @@ async def test_the_queue_is_what_is_due_and_not_begun() -> None:
         ("get", "/api/v1/namespaces/ns/pods/x:1/proxy/status", "get", "pods/proxy"),
         ("get", "/api/v1/namespaces/ns", "get", "namespaces"),
         ("put", "/apis/coordination.k8s.io/v1/namespaces/ns/leases/x", "update", "leases"),
+        ("get", RESOURCES, "get", RESOURCES),
+        ("get", SCHEMAS, "get", SCHEMAS),
+        ("get", "/version", "get", "/version"),
     ],
 )
 def test_requests_are_counted_in_rbacs_words(
