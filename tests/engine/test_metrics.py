@@ -78,9 +78,13 @@ def test_the_gates_numbers_are_to_be_read_and_nothing_is_to_be_changed(new_group
     group = whole(new_group())
     group.until("Ready")
     look = (
-        "from llamacluster.agent.haproxy import ask; import json;"
-        "print(json.dumps([ask(words, 18054) for words in"
-        " ('shutdown sessions server engine/engine', 'disable frontend api', 'show sess')]))"
+        "import http.client, json, socket\n"
+        "asked = socket.create_connection(('127.0.0.1', 18054))\n"
+        "asked.sendall(b'add acl #0 x\\n')\n"
+        "form = http.client.HTTPConnection('127.0.0.1', 18054)\n"
+        "form.request('POST', '/', 's=engine&action=disable&b=engine')\n"
+        "told = form.getresponse().headers['Location']\n"
+        "print(json.dumps([asked.recv(12).decode(), told]))"
     )
     answers = json.loads(group.leader.run_python(look))
-    assert answers == ["Permission denied"] * 3
+    assert answers == ["HTTP/1.1 400", "/;st=DENY"]

@@ -699,7 +699,7 @@ class PlannedWorker(TypedDict):
     contextBytes: int
     computeBytes: int
     memoryBytes: int
-    """The least memory limit for it: all of these, what loading takes, and a margin."""
+    """The least memory limit: all of these, what else loading and serving take, and a margin."""
 
 
 class PlannedLeader(TypedDict):

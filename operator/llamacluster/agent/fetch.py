@@ -24,9 +24,12 @@ from llamacluster.agent.source import Web, file_name, local_files, scheme, shard
 from llamacluster.planning.reasons import GroupError, Reason
 
 CHUNK_BYTES = 1 << 20
-KEPT_FREE = 0.10
+KEPT_FREE = 0.20
 """Of the volume, where a server does not tell how much it will send: without a claim that is the
-node's disk, and the kubelet ends pods when less is free."""
+node's disk, mostly the one of the images too, and the kubelet ends pods when less than 15 % of that
+is free."""
+MORE_ROOM = 1.1
+"""Times as much room as there was for such a file, when it is fetched once more."""
 
 _FOLDER = re.compile(r"model-[0-9a-f]{16}")
 
@@ -88,6 +91,8 @@ class ModelStore:
         self._stopping = stopping
         self._web = web
         self._disk_usage = disk_usage
+        self._larger_than: dict[tuple[str, _Remote], int] = {}
+        """Bytes of files of unknown size for which there was no room."""
 
     def obtain(self, uri: str, sha256: str | None, progress: Progress) -> ModelFiles:
         """The files of the model at `uri`, checked against `sha256` if that is given.
@@ -196,7 +201,7 @@ class ModelStore:
                         raise Stopped
                     done += len(data)
                     if remote.bytes is None:
-                        self._check_room(part, url)
+                        self._check_room(part, url, remote)
                     elif done > remote.bytes:
                         break
                     target.write(data)
@@ -219,17 +224,20 @@ class ModelStore:
         part.rename(file)
         return done
 
-    def _check_room(self, part: Path, url: str) -> None:
+    def _check_room(self, part: Path, url: str, remote: _Remote) -> None:
         """Raises GroupError before a download of unknown size fills the disk, and gives back what
         it took."""
         total, _, free = self._disk_usage(part.parent)
-        if free >= KEPT_FREE * total:
+        got, left = part.stat().st_size, free - KEPT_FREE * total
+        least = self._larger_than.get((url, remote), 0)
+        if left >= 0 and got + left >= MORE_ROOM * least:
             return
-        got = part.stat().st_size
+        if left < 0:
+            least = self._larger_than[url, remote] = max(got, least)
         part.unlink()
         raise GroupError(
             Reason.StorageFull,
-            f"{shown(url)} is larger than {got} bytes, and its server does not tell by how much:"
+            f"{shown(url)} is larger than {least} bytes, and its server does not tell by how much:"
             f" stopped with {KEPT_FREE:.0%} of the disk free; raise model.storage.size, or serve"
             " the model with a Content-Length",
         )

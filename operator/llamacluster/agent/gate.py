@@ -65,6 +65,8 @@ RECEIVE_BYTES = 16 << 10
 clients to the gate's memory."""
 MAX_CONNECTIONS = 1000
 """Of clients, idle ones too. Others wait in the kernel until one of these goes."""
+MAX_COUNTS = 8
+"""Of those who ask what the gate counts: beside the clients, a flood of whom is counted too."""
 HEALTH = ("/health", "/v1/health")
 GENERATING = (
     *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"),
@@ -254,12 +256,10 @@ def configuration(options: GateOptions, folder: Path = Path(GATE_DIR)) -> str:
     check = f"check addr 127.0.0.1 port {AGENT_PORT} {_CHECK_TIMES}"
     return f"""\
 global
-    maxconn {MAX_CONNECTIONS}
+    maxconn {MAX_CONNECTIONS + MAX_COUNTS}
     # One thread is enough, and counts exactly.
     nbthread 1
     stats socket {folder / SOCKET} mode 600 level admin
-    # For the leader's agent, in another container: it may read numbers and change nothing.
-    stats socket ipv4@127.0.0.1:{GATE_PORT} level user
     # What the kernel holds for a client is the container's memory too.
     tune.rcvbuf.client {RECEIVE_BYTES}
     {tls_versions}
@@ -284,6 +284,7 @@ defaults
 
 frontend api
     bind {options.host}:{options.server_port} proto h1 tcp-ut 60s{tls}
+    maxconn {MAX_CONNECTIONS}
     option clitcpka
     clitcpka-idle 60s
     clitcpka-intvl 20s
@@ -341,6 +342,16 @@ backend group
     http-check send meth GET uri {READYZ}
     http-check expect status 200
     server leader 127.0.0.1:{AGENT_PORT} {check}
+
+# What it counts, for the leader's agent in another container. Not by a socket of the runtime API:
+# even at its lowest level that shows the hashes of the keys and takes new ones.
+listen counts
+    bind 127.0.0.1:{GATE_PORT}
+    maxconn {MAX_COUNTS}
+    stats enable
+    stats uri /
+    stats scope api
+    stats scope engine
 """
 
 

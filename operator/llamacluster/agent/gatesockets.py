@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 from pathlib import Path
 
 from llamacluster.agent.contract import ENGINE_PORT, GATE_PORT, GateStatus
-from llamacluster.agent.haproxy import HaproxyError, ask
 from llamacluster.agent.listening import connections, is_in_use, is_listening
 from llamacluster.agent.metrics import GateLoad, gate_load
 
-STATISTICS_SECONDS = 1.0
+COUNTS_SECONDS = 1.0
+MAX_COUNTS_BYTES = 64 << 10
 
 
 class GateSockets:
@@ -31,10 +32,15 @@ class GateSockets:
 
     def load(self) -> GateLoad | None:
         """What HAProxy counts; None while it does not answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", GATE_PORT, timeout=COUNTS_SECONDS)
         try:
-            return gate_load(ask("show stat", GATE_PORT, STATISTICS_SECONDS))
-        except HaproxyError:
+            connection.request("GET", "/;csv")
+            told = connection.getresponse().read(MAX_COUNTS_BYTES)
+        except (OSError, http.client.HTTPException):
             return None
+        finally:
+            connection.close()
+        return gate_load(told.decode("utf-8", "replace"))
 
     def gate_listens(self) -> bool:
         """Whether the gate takes new clients."""

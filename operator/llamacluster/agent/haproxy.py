@@ -90,11 +90,10 @@ class HaproxyError(Exception):
     """HAProxy does not answer. The message says why."""
 
 
-def ask(command: str, port: int = TUNNEL_PORT, seconds: float = ANSWER_SECONDS) -> str:
-    """What the tunnel's HAProxy answers to `command`, or that at another `port`. Raises
-    HaproxyError if it does not."""
+def ask(command: str) -> str:
+    """What the tunnel's HAProxy answers to `command`. Raises HaproxyError if it does not."""
     try:
-        with create_connection(("127.0.0.1", port), seconds) as connection:
+        with create_connection(("127.0.0.1", TUNNEL_PORT), ANSWER_SECONDS) as connection:
             return _answer(connection, command)
     except OSError as error:
         raise HaproxyError(f"HAProxy does not answer: {error}") from error

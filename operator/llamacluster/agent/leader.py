@@ -73,7 +73,9 @@ from llamacluster.planning.split import assigned_device, tensor_split
 
 SEARCH_SECONDS = 0.5
 """Between two looks for workers that are not there yet."""
-HEALTH_SECONDS = 0.1
+HEALTH_SECONDS = 0.25
+"""Between two questions whether the engine has loaded: so seldom that to answer them takes a slow
+CPU less than `pulse.LOADING_IDLE_CPUS`, or a load that stands still would seem to work."""
 FIRST_TOKEN_SECONDS = 300.0
 STOP_SECONDS = 5.0
 DRAIN_LOOK_SECONDS = 0.2
@@ -137,7 +139,7 @@ class Leader:
         self._serving = False  # the engine takes requests
         self._gate_knows = Event()  # that the engine takes requests
         self._leaving_since = math.inf  # a worker is told to stop
-        self._engine_told: EngineTold | None = None
+        self._engine_now: _Engine | None = None
 
     def run(self) -> None:
         """Forms the group, again and again, until `stop`."""
@@ -253,6 +255,7 @@ class Leader:
         self._log.info("starting engine", argv=shlex.join(argv))
         started = self._clock.monotonic()
         engine = _Engine(self._launcher.start(argv, line, self._wake.set), log, started)
+        self._engine_now = engine
         try:
             yield engine
         except GroupError as error:
@@ -263,7 +266,7 @@ class Leader:
             self._serving = False
             self._status.placement, self._status.leader, self._status.memory = [], None, None
             self._status.progress = None
-            self._engine_told = None
+            self._engine_now = None
             stop(engine.child, STOP_SECONDS if self._drain.has_begun else 0)
 
     def _wait_until_loaded(self, engine: _Engine, model: FoundModel, watch: Watch) -> None:
@@ -326,7 +329,9 @@ class Leader:
     def _pulse(self, engine: _Engine, watch: Watch) -> Iterator[Pulse]:
         """Feels it again and again, from a thread of its own."""
         pulse = Pulse(
-            self._hears_the_engine, _cpu(engine, watch), self._options.hung_engine_seconds
+            lambda seconds: self._hears(engine, seconds),
+            _cpu(engine, watch),
+            self._options.hung_engine_seconds,
         )
         done = Event()
 
@@ -341,15 +346,14 @@ class Leader:
         finally:
             done.set()
 
-    def _hears_the_engine(self, seconds: float) -> bool:
+    def _hears(self, engine: _Engine, seconds: float) -> bool:
         """Whether it answers; keeps what it tells, for /metrics."""
         series = self._http.metrics(seconds)
         if series is None:
             return False
-        before = self._engine_told
         slots = self._http.slots(SLOTS_SECONDS)
-        kv = kv_cache(slots) if slots else (before.kv if before else None)
-        self._engine_told = EngineTold(self._clock.monotonic(), series, kv)
+        kv = kv_cache(slots) if slots else (engine.told.kv if engine.told else None)
+        engine.told = EngineTold(self._clock.monotonic(), series, kv)
         return True
 
     def _wait(
@@ -450,6 +454,7 @@ class Leader:
         }
 
     def _metrics(self) -> Answer:
+        engine = self._engine_now
         text = exposition(
             self._status.snapshot(),
             ready=self._readiness().code == 200,
@@ -457,7 +462,7 @@ class Leader:
             wanted=len(self._hosts),
             slots=self._options.parallel,
             gate=self._sockets.load(),
-            engine=self._engine_told,
+            engine=engine.told if engine else None,
             now=self._clock.monotonic(),
         )
         return Answer(200, text, CONTENT_TYPE)
@@ -487,13 +492,15 @@ class Leader:
         return Answer(503, self._status.summary)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Engine:
     """One run of llama-server."""
 
     child: Child
     log: EngineLog
     started: float
+    told: EngineTold | None = None
+    """Kept here: who waits for its word may get it when another engine runs."""
 
 
 def _cpu(engine: _Engine, watch: Watch) -> Callable[[], float]:

@@ -241,9 +241,12 @@ def _labels(names: Iterable[str], values: Iterable[str]) -> str:
     return f"{{{pairs}}}" if pairs else ""
 
 
+_LABEL = r'\w+="[^\x00-\x1f"\\]*"'
 _ENGINES_LINE = re.compile(
-    r"# (HELP|TYPE) llamacpp:\w+ [^\x00-\x1f]*"
-    r"|llamacpp:\w+(\{[^\x00-\x1f{}]*\})? [-+0-9.eE]+|llamacpp:\w+ ([-+]?Inf|NaN)"
+    r"# HELP llamacpp:\w+ [^\x00-\x1f]*"
+    r"|# TYPE llamacpp:\w+ (counter|gauge|histogram|summary|untyped)"
+    rf"|llamacpp:\w+(\{{{_LABEL}(,{_LABEL})*\}})? ([-+]?(\d+(\.\d*)?(e[-+]?\d+)?|inf)|nan)",
+    re.ASCII | re.IGNORECASE,
 )
 
 
@@ -259,7 +262,7 @@ def kv_cache(slots: str) -> KvCache | None:
     own metric of it is gone (ggml-org/llama.cpp#23632)."""
     try:
         rows: object = json.loads(slots)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(rows, list) or not rows:
         return None
@@ -278,7 +281,7 @@ def kv_cache(slots: str) -> KvCache | None:
 
 
 def gate_load(statistics: str) -> GateLoad | None:
-    """What HAProxy's `show stat` says; None if it is not understood."""
+    """What HAProxy's statistics in CSV say; None if it is not understood."""
     rows = {
         (row.get("pxname"), row.get("svname")): row
         for row in csv.DictReader(StringIO(statistics.removeprefix("# ")))

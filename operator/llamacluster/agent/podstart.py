@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from llamacluster.agent.clock import Clock
@@ -16,6 +17,7 @@ def pod_since(file: Path, clock: Clock) -> int:
         pass  # the first time, or power was lost before it was written
     since = int(clock.now().timestamp() * 1000)
     written = file.with_suffix(".new")
-    written.write_text(str(since))
-    written.replace(file)
+    with suppress(OSError):  # no room: a container that is started again takes itself for younger
+        written.write_text(str(since))
+        written.replace(file)
     return since

@@ -629,7 +629,7 @@ class PlannedMemory(StatusModel):
     compute: Mebibytes
     """Memory of the working buffers."""
     memory_limit: Mebibytes
-    """The least memory limit for all of these, what loading takes, and a margin."""
+    """The least memory limit for all of these, what else loading and serving take, and a margin."""
     observed: Mebibytes | None = None
     """The most that the engine of this pod holds in any Ready group."""
 

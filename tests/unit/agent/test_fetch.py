@@ -106,9 +106,7 @@ class Places:
     def __post_init__(self) -> None:
         for folder in ("models", "claim", "tmp"):
             (self.root / folder).mkdir()
-
-    def obtain(self, uri: str, sha256: str | None = None) -> Path:
-        store = ModelStore(
+        self.store = ModelStore(
             self.root / "models",
             self.root / "claim",
             self.root / "tmp",
@@ -117,7 +115,9 @@ class Places:
             Way(allow_local=self.allow_local),
             self._disk_usage,
         )
-        model = store.obtain(uri, sha256, self)
+
+    def obtain(self, uri: str, sha256: str | None = None) -> Path:
+        model = self.store.obtain(uri, sha256, self)
         assert model.bytes == sum(file.stat().st_size for file in model.files)
         return model.path
 
@@ -228,15 +228,21 @@ def test_a_full_volume_is_told_before_anything_is_fetched(web: Web, places: Plac
 
 def test_a_download_of_unknown_size_stops_before_the_disk_is_full(web: Web, places: Places) -> None:
     web.tells_size = False
-    places.total, places.free = 20_000_000, 5_000_000
+    places.total, places.free = 10_000_000, 5_000_000
     error = refusal(places, f"{web.url}/model.gguf")
     assert error.reason is Reason.StorageFull
-    assert "its server does not tell by how much: stopped with 10% of the disk free" in (
+    assert "its server does not tell by how much: stopped with 20% of the disk free" in (
         error.message
     )
     assert 2_000_000 <= places.downloaded[-1][0] <= 3_000_000 + CHUNK_BYTES
     left = [file.name for file in places.root.rglob("model.gguf*")]
     assert left == ["model.gguf.origin.json"]  # the room is given back
+    # The leader tries again and again: what does not fit is not fetched each time.
+    places.downloaded.clear()
+    assert refusal(places, f"{web.url}/model.gguf").message == error.message
+    assert places.downloaded == [(0, None)]
+    places.free = 9_000_000
+    assert places.obtain(f"{web.url}/model.gguf").read_bytes() == CONTENT
 
 
 def test_a_download_of_unknown_size_that_fits_is_kept(web: Web, places: Places) -> None:

@@ -38,6 +38,12 @@ def test_it_listens_where_the_spec_says() -> None:
     assert "bind 0.0.0.0:9000 " in configuration(GateOptions(1, 4096, server_port=9000))
 
 
+def test_its_runtime_api_is_within_reach_of_its_own_container_alone(tmp_path: Path) -> None:
+    """At every level it takes new keys."""
+    places = re.findall(r"stats socket (.*)", configuration(OPTIONS, tmp_path))
+    assert places == [f"{tmp_path}/haproxy.sock mode 600 level admin"]
+
+
 def test_a_body_is_bounded_by_the_context() -> None:
     assert max_body_bytes(4096) == 1 << 20
     assert max_body_bytes(131_072) == 8 << 20

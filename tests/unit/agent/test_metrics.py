@@ -146,12 +146,22 @@ def test_the_engines_series_are_told_on_as_they_are() -> None:
         "llamacpp:x",
         "llamacpp:x one",
         "llamacpp:x 1 2 3",
+        "llamacpp:x 1.2.3",
+        "llamacpp:x{slot=0} 1",
+        "# TYPE llamacpp:x number",
         "# TYPE llamacluster_group_ready counter",
         '{"error": "not this time"}',
     ],
 )
 def test_what_is_no_series_of_the_engine_is_not_told_on(line: str) -> None:
     assert engines_own(f"{line}\nllamacpp:y NaN\n") == "llamacpp:y NaN\n"
+
+
+@pytest.mark.parametrize("value", ["-1", "0.5", "1.5e-05", "2E+10", "+Inf", "-nan", "nan"])
+def test_whatever_prometheus_takes_for_a_number_is_told_on(value: str) -> None:
+    series = f'llamacpp:x{{slot="0",kind="a b"}} {value}\n'
+    assert engines_own(series) == ("" if value == "-nan" else series)
+    list(text_string_to_metric_families(engines_own(series)))
 
 
 def test_tokens_of_slots_that_work_are_told_apart_from_those_kept() -> None:
@@ -164,7 +174,11 @@ def test_tokens_of_slots_that_work_are_told_apart_from_those_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '[{"n_ctx": "many"}]', '[{"n_ctx":1,"is_processing":1}]', "[["]
+    "text",
+    [
+        *("", "[]", "{}", '[{"n_ctx": "many"}]', '[{"n_ctx":1,"is_processing":1}]'),
+        pytest.param("[" * 99_999, id="deep"),
+    ],
 )
 def test_slots_that_are_not_understood_tell_nothing(text: str) -> None:
     assert kv_cache(text) is None

@@ -22,3 +22,8 @@ def test_a_file_that_was_not_written_whole_is_written_anew(tmp_path: Path) -> No
     file = tmp_path / "since"
     file.write_text("")
     assert pod_since(file, FastClock()) == pod_since(file, FastClock()) > 0
+
+
+def test_a_full_volume_keeps_no_leader_from_starting(tmp_path: Path) -> None:
+    clock = FastClock()
+    assert pod_since(tmp_path / "nowhere" / "since", clock) == clock.now().timestamp() * 1000
