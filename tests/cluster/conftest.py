@@ -61,5 +61,7 @@ async def operator(api_server: Cluster, namespace: str) -> AsyncIterator[None]:
     yield
     assert not running.done(), "the operator ended by itself"
     running.cancel()
+    # kopf cancels every task that began after it, and waits for its end. This is one: it must not
+    # wait for kopf then, and has no need to, for the operator is all but ended.
     with suppress(asyncio.CancelledError):
-        await running
+        await asyncio.wait([running])
