@@ -19,7 +19,7 @@ from tests.kind.product import publish_model
 pytestmark = pytest.mark.cluster
 
 TINY = {"uri": "http://tiny-model/tiny.gguf"}
-MEMORY = {"resources": {"limits": {"memory": "512Mi"}}}
+MEMORY = {"resources": {"limits": {"memory": "1Gi"}}}
 PLANNER = "app.kubernetes.io/component=plan"
 
 
