@@ -24,11 +24,8 @@ FAILURES = (ApiError, aiohttp.ClientError, TimeoutError)
 
 
 def manifest(name: str, namespace: str, model: str) -> Manifest:
-    """A leader and a worker, both small."""
-    resources = {
-        "requests": {"cpu": "100m", "memory": "128Mi"},
-        "limits": {"cpu": "1", "memory": "768Mi"},
-    }
+    """A leader and a worker, with as much memory as the plan says."""
+    resources = {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": KIND,
