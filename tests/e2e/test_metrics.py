@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.error
 import urllib.request
 
@@ -24,6 +25,7 @@ ASK = (
     "from urllib.request import urlopen;"
     f"print(urlopen('http://127.0.0.1:{AGENT_PORT}{METRICS}', timeout=10).read().decode(), end='')"
 )
+ENGINES_LINE = re.compile(r"(# (HELP|TYPE) )?llamacpp:")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -45,7 +47,7 @@ def of_the_leader(group: Live) -> str:
 
 def linted(text: str) -> str:
     """What promtool complains of in our own series."""
-    own = "".join(line for line in text.splitlines(True) if "llamacpp:" not in line)
+    own = "".join(line for line in text.splitlines(True) if not ENGINES_LINE.match(line))
     return run(
         [str(programs(PROMETHEUS, ["promtool"])["promtool"]), "check", "metrics"], stdin=own
     ).strip()
@@ -121,7 +123,7 @@ def test_the_operator_tells_of_its_work_and_of_the_cluster(
         found = samples(text)
         assert value(found, "llamacluster_groups", **own, phase="Serving") == 1
         planned = value(
-            found, "llamacluster_planned_bytes", **own, member="worker-1", part="weights"
+            found, "llamacluster_planned_bytes", **own, member="worker-1", part="context"
         )
         assert planned > 0
         done = "llamacluster_operator_reconcile_duration_seconds_count"
