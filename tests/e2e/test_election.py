@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from tests.e2e.live import Json, Live, eventually
 from tests.kind import faults
+from tests.kind.command import CommandFailed
 from tests.kind.product import OPERATOR, OPERATOR_PODS, SYSTEM_NAMESPACE, leading_pod
 
 pytestmark = pytest.mark.e2e
@@ -73,7 +75,12 @@ def killed(live: Live, pod: str) -> Callable[[], None]:
 def frozen(live: Live, pod: str) -> Callable[[], None]:
     at = faults.find_container(live.cluster, SYSTEM_NAMESPACE, pod)
     faults.freeze_process(at.node, at.container_id)
-    return lambda: faults.thaw_process(at.node, at.container_id)
+
+    def undo() -> None:
+        with contextlib.suppress(CommandFailed):  # it ends as soon as it wakes up
+            faults.thaw_process(at.node, at.container_id)
+
+    return undo
 
 
 @pytest.mark.parametrize("strike", [killed, frozen])

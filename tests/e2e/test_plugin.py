@@ -8,11 +8,12 @@ import sys
 from threading import Thread
 
 import pytest
+from click.testing import Result
 
 from llamacluster.cli.completion import offers
 from llamacluster.cli.plugin import plugin
 from llamacluster.controller.kubeapi import ApiError, connect, load_configuration
-from tests.e2e.live import Live
+from tests.e2e.live import Live, eventually
 from tests.model.build import SENTENCE
 
 pytestmark = pytest.mark.e2e
@@ -33,9 +34,14 @@ def test_the_group_is_measured_and_its_status_tells_a_pace(group: Live) -> None:
         assert pace["promptTokensPerSecond"] > 0
         assert pace["decodeTokensPerSecond"] > 0
         assert pace["decodeTokensPerSecondEach"] > 0
-    shown = group.plugin("status")
+
+    def with_a_pace() -> Result | None:
+        """Once the leader's agent has heard of it."""
+        shown = group.plugin("status")
+        return shown if "TOKENS/S" in shown.stdout else None
+
+    shown = eventually(with_a_pace, "the status tells a pace", 30)
     assert shown.exit_code == 0
-    assert "TOKENS/S" in shown.stdout
     assert all(len(line) <= 80 for line in shown.stdout.splitlines())
 
 
