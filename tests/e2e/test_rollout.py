@@ -123,7 +123,7 @@ def test_a_single_group_serves_until_the_next_one_does(single: Live) -> None:
     assert not clients.lost
 
 
-def told(live: Live) -> tuple[Json, Json]:
+def told(live: Live) -> tuple[list[Json], list[Json]]:
     """What the status says of groups and conditions, but for what the operator tries meanwhile."""
     status = live.get()["status"]
     return status["groups"], [c for c in status["conditions"] if c["type"] != "Isolated"]
