@@ -30,7 +30,8 @@ from tests.kind import faults
 from tests.kind.cluster import Cluster
 from tests.kind.images import BuiltImages
 
-pytestmark = pytest.mark.e2e
+# All faults are in the setting up of the first test.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SEED = 1
 LANES = {
