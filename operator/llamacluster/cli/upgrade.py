@@ -118,8 +118,8 @@ async def _wait(
         ready = conditions.get("Ready")
         begun = status.upgrade is None or status.upgrade.id != offered.id
         # True with another reason: some groups still answer with what they were made with.
-        answers = ready is not None and ready.status is ConditionStatus.TRUE
-        if ready and answers and begun and ready.reason == ClusterReason.Ready:
+        done = (ConditionStatus.TRUE, ClusterReason.Ready)
+        if begun and ready and (ready.status, ready.reason) == done:
             out().print(f"{request.name} is upgraded: {ready.message}")
             return
         for condition in conditions.values():
