@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from llamacluster.controller.web import serving
+
 LIVE, READY = "/livez", "/readyz"
 
 
@@ -23,11 +25,5 @@ async def serve(address: str, problem: Callable[[], str | None]) -> AsyncIterato
 
     app = web.Application()
     app.add_routes([web.get(LIVE, live), web.get(READY, ready)])
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    host, _, port = address.rpartition(":")
-    try:
-        await web.TCPSite(runner, host, int(port)).start()
+    async with serving(address, app):
         yield
-    finally:
-        await runner.cleanup()

@@ -28,6 +28,7 @@ from prometheus_client.registry import Collector
 from llamacluster import __version__
 from llamacluster.api.quantity import to_bytes
 from llamacluster.api.types import GroupPhase, LlamaClusterStatus, Plan, PlannedMemory
+from llamacluster.controller.web import serving
 from llamacluster.controller.workqueue import Worker, WorkQueue
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks for those series
@@ -176,13 +177,7 @@ async def serve_metrics(address: str, registry: CollectorRegistry) -> AsyncItera
         body = await asyncio.to_thread(generate_latest, registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    host, _, port = address.rpartition(":")
     application = web.Application()
     application.router.add_get("/metrics", answer)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, int(port)).start()
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+    async with serving(address, application) as port:
+        yield port
