@@ -137,7 +137,19 @@ def start_node(node: str) -> None:
 
 def pause_node(node: str) -> None:
     """A hung node: nothing in it runs, connections stay open."""
-    _docker("pause", node)
+
+    def is_paused() -> bool:
+        # A version 1 cgroup in which processes are being started often cannot be frozen. runc then
+        # thaws it again and gives up; "a game of chances", says its source.
+        try:
+            _docker("pause", node)
+        except CommandFailed as failed:
+            if "unable to freeze" not in str(failed):
+                raise
+            return False
+        return True
+
+    wait_until(f"Docker can freeze {node}", is_paused, 120)
 
 
 def unpause_node(node: str) -> None:

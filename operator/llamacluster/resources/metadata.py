@@ -122,6 +122,15 @@ def leader_selector(cluster: LlamaCluster) -> dict[str, str]:
     }
 
 
+def groups_selector(cluster: LlamaCluster) -> Manifest:
+    """LabelSelector of the pods of all groups, and not of the planner's."""
+    roles = [contract.LEADER_CONTAINER, contract.WORKER_CONTAINER]
+    return {
+        "matchLabels": {CLUSTER_LABEL: cluster.metadata.name},
+        "matchExpressions": [{"key": COMPONENT_LABEL, "operator": "In", "values": roles}],
+    }
+
+
 def plan_selector(cluster: LlamaCluster) -> dict[str, str]:
     """Labels that select the plan's Jobs and their pods."""
     return role_selector(cluster, contract.PLAN_CONTAINER)

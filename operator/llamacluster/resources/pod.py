@@ -11,9 +11,9 @@ from llamacluster.api.quantity import to_bytes
 from llamacluster.api.scheduling import PodSettings, TaintEffect
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import (
-    CLUSTER_LABEL,
     COMPONENT_LABEL,
     Manifest,
+    groups_selector,
     labels,
 )
 
@@ -175,13 +175,14 @@ def _scheduling(cluster: LlamaCluster, settings: PodSettings) -> Manifest:
     if settings.topology_spread_constraints is not None:
         constraints = [as_manifest(c) for c in settings.topology_spread_constraints]
     else:
-        # The point of a group is the memory of several nodes.
+        # The point of a group is the memory of several nodes. A planner that has just ended counts
+        # as running for a moment, and would send two workers to one node.
         constraints = [
             {
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": {CLUSTER_LABEL: cluster.metadata.name}},
+                "labelSelector": groups_selector(cluster),
             }
         ]
     if constraints:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llamacluster.agent import contract
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import (
-    CLUSTER_LABEL,
-    COMPONENT_LABEL,
     LWS_GROUP_INDEX_LABEL,
     Manifest,
     budget_name,
+    groups_selector,
     object_metadata,
 )
 
@@ -23,16 +21,11 @@ def pod_disruption_budget(cluster: LlamaCluster, down: Sequence[int], allowed: i
     Eviction knows pods, not groups: any pod of a group takes the whole group with it. A pod that is
     not Ready may always go.
     """
-    expressions: list[Manifest] = [
-        {
-            "key": COMPONENT_LABEL,
-            "operator": "In",
-            "values": [contract.LEADER_CONTAINER, contract.WORKER_CONTAINER],
-        }
-    ]
+    selector = groups_selector(cluster)
     if down:
         indexes = [str(index) for index in down]
-        expressions.append({"key": LWS_GROUP_INDEX_LABEL, "operator": "NotIn", "values": indexes})
+        others = {"key": LWS_GROUP_INDEX_LABEL, "operator": "NotIn", "values": indexes}
+        selector["matchExpressions"].append(others)
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -40,9 +33,6 @@ def pod_disruption_budget(cluster: LlamaCluster, down: Sequence[int], allowed: i
         "spec": {
             "maxUnavailable": allowed,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {
-                "matchLabels": {CLUSTER_LABEL: cluster.metadata.name},
-                "matchExpressions": expressions,
-            },
+            "selector": selector,
         },
     }

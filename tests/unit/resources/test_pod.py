@@ -185,14 +185,19 @@ def test_the_selector_of_the_service_takes_leaders_and_no_workers() -> None:
 
 @BOTH
 def test_pods_spread_over_nodes_if_they_can(role: str, build: Builder) -> None:
-    assert build(llama_cluster(), IMAGE, PLAN)["spec"]["topologySpreadConstraints"] == [
-        {
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": {"matchLabels": {CLUSTER_LABEL: "x"}},
-        }
-    ]
+    [constraint] = build(llama_cluster(), IMAGE, PLAN)["spec"]["topologySpreadConstraints"]
+    selector = constraint.pop("labelSelector")
+    assert constraint == {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+    }
+    assert selector["matchLabels"] == {CLUSTER_LABEL: "x"}
+    [role_is] = selector["matchExpressions"]
+    assert role_is["operator"] == "In"
+    assert role in role_is["values"]
+    planner = plan_job(llama_cluster(), IMAGE)["spec"]["template"]["metadata"]["labels"]
+    assert planner[role_is["key"]] not in role_is["values"], "a planner that has ended counts"
 
 
 @BOTH
