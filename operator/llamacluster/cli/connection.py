@@ -6,7 +6,7 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from ssl import SSLError
 from typing import TYPE_CHECKING, Any
 
@@ -33,21 +33,37 @@ class Place:
     context: str | None = None
 
 
+_PLACE = tuple(each.name for each in fields(Place))
+
+
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of every command that talks to a cluster; they reach it as one `place`."""
 
-    @click.option("-n", "--namespace", help="Default: that of the kubeconfig's context.")
-    @click.option(
-        "--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Kubeconfig file."
-    )
-    @click.option("--context", help="Context of the kubeconfig.")
+    @place_options
     @functools.wraps(command)
-    def placed(
-        namespace: str | None, kubeconfig: str | None, context: str | None, **others: Any
-    ) -> None:
-        command(place=Place(namespace, kubeconfig, context), **others)
+    def placed(**given: Any) -> None:
+        others = {option: it for option, it in given.items() if option not in _PLACE}
+        command(place=_place(click.get_current_context()), **others)
 
     return placed
+
+
+def place_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options as they are: of a command, and, as kubectl takes them there, before it."""
+    for option in (
+        click.option("--context", help="Context of the kubeconfig."),
+        click.option(
+            "--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Kubeconfig file."
+        ),
+        click.option("-n", "--namespace", help="Default: that of the kubeconfig's context."),
+    ):
+        command = option(command)
+    return command
+
+
+def _place(context: click.Context) -> Place:
+    before = context.parent.params if context.parent else {}
+    return Place(*(context.params.get(option) or before.get(option) for option in _PLACE))
 
 
 def name_argument(command: Callable[..., None]) -> Callable[..., None]:
@@ -59,7 +75,6 @@ def _names(context: click.Context, _: click.Parameter, incomplete: str) -> list[
     """The LlamaClusters that a shell may offer; none where the API server does not say."""
     from llamacluster.controller.kubeapi import LLAMACLUSTERS
 
-    given = (context.params.get(option) for option in ("namespace", "kubeconfig", "context"))
     names: list[str] = []
 
     async def act(api: KubeApi, namespace: str) -> None:
@@ -67,7 +82,7 @@ def _names(context: click.Context, _: click.Parameter, incomplete: str) -> list[
         names.extend(item["metadata"]["name"] for item in listed["items"])
 
     with suppress(click.ClickException):
-        run(Place(*given), act)
+        run(_place(context), act)
     return [name for name in names if name.startswith(incomplete)]
 
 

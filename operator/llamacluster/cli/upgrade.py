@@ -14,6 +14,7 @@ from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import ConditionStatus, UpgradeStatus
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
+from llamacluster.cli.duration import Duration
 from llamacluster.cli.terminal import Failed, err, out, printable
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.metadata import UPGRADE_ANNOTATION, group_set_name
@@ -45,11 +46,13 @@ class Request:
 @click.option("--cancel", is_flag=True, help="Take the request back, while it has not begun.")
 @click.option("--wait", is_flag=True, help="Wait until all groups are upgraded and Ready.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, help="Seconds."
+    "--timeout",
+    type=Duration(),
+    default="30m",
+    show_default=True,
+    help="How long to wait at most, such as 90s or 1h.",
 )
-def upgrade(
-    name: str, place: Place, dry_run: bool, cancel: bool, wait: bool, timeout: float
-) -> None:
+def upgrade(name: str, place: Place, dry_run: bool, cancel: bool, wait: bool, timeout: int) -> None:
     """Roll out what a newer operator would make of NAME.
 
     A newer operator, or another default engine image, restarts nothing by itself: status.upgrade

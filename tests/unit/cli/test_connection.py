@@ -81,6 +81,19 @@ def test_an_api_server_that_hangs_is_not_waited_for(
         assert "does not answer in time" in told(verb, kubeconfig)
 
 
+def test_where_to_look_may_stand_before_the_verb_as_well(tmp_path: Path) -> None:
+    with api_server(tmp_path, stored("x")) as kubeconfig:
+
+        def run(*arguments: str) -> str:
+            place = f"--kubeconfig={kubeconfig}"
+            return CliRunner().invoke(plugin, [place, *arguments]).output
+
+        assert "LlamaCluster x" in run("status", "x")
+        missing = "there is no LlamaCluster x in namespace"
+        assert f"{missing} before" in run("-n", "before", "status", "x")
+        assert f"{missing} after" in run("-n", "before", "status", "-n", "after", "x")
+
+
 @pytest.mark.parametrize("kubeconfig", ["", "nowhere", "nowhere:nor-here"])
 def test_without_a_kubeconfig_it_is_said_where_one_was_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kubeconfig: str
