@@ -14,12 +14,11 @@ from pathlib import Path
 
 from tests.kind import docker, images
 from tests.kind.command import CommandFailed, SetupError, run
-from tests.kind.host import REPOSITORY, cache
+from tests.kind.host import REPOSITORY
+from tests.toolenvironment import programs
 
-LOCK = REPOSITORY / "requirements" / "audit.txt"
 OPERATOR = REPOSITORY / "requirements" / "operator.txt"
 SECONDS = 120
-INSTALL_SECONDS = 120
 AUDIT_SECONDS = 20
 """`make test` asks too, and is not to wait for a network that is not there."""
 ANSWER_SECONDS = 5
@@ -39,27 +38,13 @@ class NotThere(Exception):
 
 def tool(name: str) -> str:
     """Path of a tool, installed from the lock if it is not there. Raises NotThere."""
-    environment = cache() / "audit"
-    stamp = environment / "lock.txt"
-    if not (stamp.exists() and stamp.read_bytes() == LOCK.read_bytes()):
-        print("installing the tools of requirements/audit.txt, this once", flush=True)
-        pip = [
-            f"{environment}/bin/pip",
-            "install",
-            "-q",
-            "--no-compile",
-            "--disable-pip-version-check",
-        ]
-        # By itself pip would try for minutes where there is no network.
-        impatient = [f"--timeout={ANSWER_SECONDS}", "--retries=1"]
-        what = ["--require-hashes", "--requirement", str(LOCK)]
-        try:
-            run([sys.executable, "-m", "venv", "--clear", str(environment)], timeout=SECONDS)
-            run([*pip, *impatient, *what], timeout=INSTALL_SECONDS)
-        except CommandFailed as error:
-            raise NotThere(f"{name} cannot be installed: {_last_line(str(error))}") from error
-        stamp.write_bytes(LOCK.read_bytes())
-    return str(environment / "bin" / name)
+    # By itself pip would try for minutes where there is no network.
+    impatient = (f"--timeout={ANSWER_SECONDS}", "--retries=1")
+    try:
+        folder = programs("audit", "--no-compile", *impatient, seconds=SECONDS)
+    except CommandFailed as error:
+        raise NotThere(f"{name} cannot be installed: {_last_line(str(error))}") from error
+    return str(folder / name)
 
 
 def audit() -> None:
