@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch
+from PIL import Image
 
 from tests.dashboards.content import Board, Line, PanelContent
 from tests.dashboards.units import SECONDS, formatted, tick, ticks
@@ -32,6 +33,8 @@ TITLE = 34
 LEGEND_LINE = 18
 LEGEND_LINES = 3
 TABLE_LINE = 25
+PALETTE = 192
+"""Colours of a picture."""
 
 CANVAS, PANEL, EDGE, GRID = "#111217", "#181b1f", "#2a2c33", "#2c2e35"
 TEXT, DIM, CHIP = "#ccccdc", "#9a9aa8", "#22252b"
@@ -62,6 +65,7 @@ class Picture:
                 edgecolor=edge,
                 linewidth=0.8,
                 transform=None,
+                zorder=-1,  # below the axes
             )
         )
 
@@ -254,7 +258,7 @@ def _time_series(
         least,
         most,
         panel["unit"],
-        6,
+        7,
         whole=panel["unit"] == "short" and all(value == int(value) for value in values),
     )
     labels = [tick(mark, panel["unit"]) for mark in marks]
@@ -271,9 +275,9 @@ def _time_series(
     for index, series in enumerate(panel["lines"]):
         colour = COLOURS[index % len(COLOURS)]
         when, what = _with_gaps(series, board["step"])
-        axes.plot(when, what, color=colour, linewidth=1.4, solid_joinstyle="round")
+        axes.plot(when, what, color=colour, linewidth=1.4, clip_on=False)
         alone = _alone(when, what)
-        axes.plot(*alone, color=colour, marker="o", markersize=3, linestyle="none")
+        axes.plot(*alone, color=colour, marker="o", ms=3, linestyle="none", clip_on=False)
 
 
 def _legend(
@@ -307,8 +311,7 @@ def _legend(
 
 
 def _range(panel: PanelContent, values: list[float]) -> tuple[float, float]:
-    """What the axis shows: the panel's bounds, which grow with the data as Grafana's do not, for a
-    picture that hides no line."""
+    """The panel's bounds, but a line outside them is not hidden, as it would be by Grafana."""
     least, most = min(values), max(values)
     if panel["least"] is not None:
         least = min(least, panel["least"])
@@ -358,6 +361,14 @@ def _clock(time: float, times: list[float]) -> str:
     return f"{when:%m-%d}" if times[-1] - times[0] > 3 * 86400 else f"{when:%H:%M}"
 
 
+def save(figure: Figure, file: Path) -> None:
+    """As a PNG with a palette, a third of the size of one without."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+    image.convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE).save(file, optimize=True)
+
+
 if __name__ == "__main__":
     matplotlib.rcParams["font.family"] = "DejaVu Sans"
-    draw(json.load(sys.stdin)).savefig(Path(sys.argv[1]))
+    save(draw(json.load(sys.stdin)), Path(sys.argv[1]))

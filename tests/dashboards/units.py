@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 DECIMAL = (1, 2, 5)
 SECONDS = (
-    *(60, 120, 300, 600, 900, 1800),
+    *(15, 30, 60, 120, 300, 600, 900, 1800),
     *(3600 * hours for hours in (1, 2, 3, 6, 12, 24, 48, 72)),
     *(604800 * weeks for weeks in (1, 2, 4, 8, 13, 26, 52)),
 )
@@ -69,7 +69,7 @@ def formatted(value: float, unit: str) -> str:
 def tick(value: float, unit: str) -> str:
     """With no more digits than it needs."""
     number, suffix = UNITS[unit](value)
-    return f"{number:.10g}{suffix}"
+    return f"{number:.6g}{suffix}"
 
 
 def ticks(least: float, most: float, unit: str, number: int, *, whole: bool = False) -> list[float]:
@@ -86,7 +86,7 @@ def _step(least: float, unit: str) -> float:
     """The smallest round step that is not below `least`."""
     if unit == "bytes":
         return 2.0 ** max(0, math.ceil(math.log2(least)))
-    if unit == "s" and least > 30:
+    if unit == "s" and least > 10:
         return next((one for one in SECONDS if one >= least), least)
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * one for one in (*DECIMAL, 10) if power * one >= least * (1 - 1e-9))
