@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tests.dashboards.panels import CannotDraw, Prometheus, answered, read
@@ -18,13 +18,12 @@ from tests.toolenvironment import programs
 DRAW_SECONDS = 300
 
 
-def draw(
-    prometheus: Prometheus, chosen: dict[str, str], minutes: int, folder: Path
-) -> list[tuple[str, str, str]]:
-    """Writes a picture of each dashboard; returns dashboard, panel and query of what had no answer.
+Empty = list[tuple[str, str, str]]
+"""Dashboard, panel and query of what had no answer."""
 
-    Raises CannotDraw or CommandFailed.
-    """
+
+def draw(prometheus: Prometheus, chosen: dict[str, str], minutes: int, folder: Path) -> Empty:
+    """Writes a picture of each dashboard. Raises CannotDraw or CommandFailed."""
     python = programs("dashboards") / "python"
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
@@ -41,6 +40,15 @@ def draw(
         print(f"{folder / picture.name}: {picture.stat().st_size // 1000} kB")
         empty += [(file.stem, title, query) for title, query in drawn.empty]
     return empty
+
+
+def lacking(empty: Empty, may_be_empty: Collection[str]) -> list[str]:
+    """A line for each query without an answer, but for those of panels that may be empty."""
+    return [
+        f"{dashboard}: {title}: no data for {query}"
+        for dashboard, title, query in empty
+        if title not in may_be_empty
+    ]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -67,12 +75,7 @@ def main(argv: Sequence[str]) -> None:
         empty = draw(Prometheus(args.prometheus), chosen, args.minutes, args.into)
     except (CannotDraw, CommandFailed) as error:
         sys.exit(str(error))
-    failures = [
-        f"{dashboard}: {title}: no data for {query}"
-        for dashboard, title, query in empty
-        if title not in args.may_be_empty
-    ]
-    if failures:
+    if failures := lacking(empty, args.may_be_empty):
         sys.exit("\n".join(failures))
 
 

@@ -312,13 +312,11 @@ def _legend(
 
 def _range(panel: PanelContent, values: list[float]) -> tuple[float, float]:
     """The panel's bounds, but a line outside them is not hidden, as it would be by Grafana."""
-    least, most = min(values), max(values)
-    if panel["least"] is not None:
-        least = min(least, panel["least"])
-    top = most + 0.1 * (most - least) if most > least else least + 1
-    if panel["most"] is not None:
-        top = max(most, panel["most"])
-    return least, top
+    bounds = [bound for bound in (panel["least"], panel["most"]) if bound is not None]
+    least, most = min(values + bounds), max(values + bounds)
+    if panel["most"] is None:
+        most = most + 0.1 * (most - least) if most > least else least + 1
+    return least, most
 
 
 def _with_gaps(series: Line, step: float) -> tuple[list[float], list[float]]:
@@ -351,7 +349,8 @@ def _finite(values: list[float]) -> list[float]:
 
 def _time_ticks(board: Board, number: int) -> list[float]:
     seconds = board["end"] - board["start"]
-    step = next((one for one in SECONDS if seconds / one <= number), SECONDS[-1])
+    minutes = [one for one in SECONDS if one >= 60]
+    step = next((one for one in minutes if seconds / one <= number), minutes[-1])
     first = math.ceil(board["start"] / step)
     return [step * index for index in range(first, math.floor(board["end"] / step) + 1)]
 

@@ -61,7 +61,7 @@ UNITS: dict[str, Callable[[float], tuple[float, str]]] = {
 def formatted(value: float, unit: str) -> str:
     """With three significant digits, or as the whole number that it is."""
     number, suffix = UNITS[unit](value)
-    whole = not number or number == int(number)
+    whole = math.isclose(number, round(number), rel_tol=1e-9)
     decimals = 0 if whole else max(0, 2 - math.floor(math.log10(abs(number))))
     return f"{number:.{decimals}f}{suffix}"
 
@@ -79,7 +79,7 @@ def ticks(least: float, most: float, unit: str, number: int, *, whole: bool = Fa
         step = max(1, step)
     first = math.ceil(least / step - 1e-9)
     last = math.floor(most / step + 1e-9)
-    return [round(step * index, 12) for index in range(first, last + 1)]
+    return [step * index for index in range(first, last + 1)]
 
 
 def _step(least: float, unit: str) -> float:
