@@ -163,6 +163,8 @@ def read(file: Path) -> Dashboard:
             )
         if any((one.format == "table") != (panel.type == "table") for one in panel.targets):
             raise CannotDraw(f"{file}: {panel.title!r} mixes a table with a {panel.type}")
+        if panel.type in ("table", "stat") and len(panel.targets) != 1:
+            raise CannotDraw(f"{file}: {panel.title!r} is a {panel.type} of more than one query")
     return dashboard
 
 
@@ -262,6 +264,8 @@ def answered(
                 lines = [one for one in lines if one["points"]]
                 content["lines"] += sorted(lines, key=lambda one: one["name"])
                 there = bool(lines)
+                if panel.type == "stat" and len(lines) > 1:
+                    raise CannotDraw(f"{panel.title!r} is one number, but {asked} has {len(lines)}")
             if not there:
                 drawn.empty.append((panel.title, asked))
     return drawn

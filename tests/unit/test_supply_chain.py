@@ -73,5 +73,5 @@ def test_tools_are_installed_only_for_another_lock(
     (environment / "lock.txt").write_bytes((REPOSITORY / "requirements/audit.txt").read_bytes())
     assert tool("pip-audit") == str(environment / "bin" / "pip-audit")
     (environment / "lock.txt").write_text("another")
-    with pytest.raises(NotThere, match="pip-audit cannot be installed: .*/no/python"):
+    with pytest.raises(NotThere, match=r"pip-audit cannot be installed: .*/no/python"):
         tool("pip-audit")

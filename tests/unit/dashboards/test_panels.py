@@ -98,6 +98,7 @@ def test_a_dashboard_of_ours_has_nothing_that_the_reader_does_not_know(file: Pat
         lambda it: it["panels"][1]["fieldConfig"]["overrides"].append({}),
         lambda it: it["panels"][1]["targets"][0].update(format="heatmap"),
         lambda it: it["panels"][1]["targets"][0].update(format="table"),
+        lambda it: it["panels"][1]["targets"].append(it["panels"][1]["targets"][0]),
         lambda it: it["panels"][3]["transformations"].append({"id": "sortBy", "options": {}}),
         lambda it: it["panels"][0].update(collapsed=True),
         lambda it: it["templating"]["list"][1].update(regex="x"),
@@ -189,6 +190,14 @@ def test_what_has_no_data_is_told_with_its_query() -> None:
     (requests, slots), (load, _) = drawn(answer).empty
     assert (requests, load) == ("Requests", "Time to load")
     assert slots.startswith("sum by (namespace, llamacluster) (llamacluster_group_slots{")
+
+
+def test_a_number_is_one() -> None:
+    def answer(what: str, parameters: dict[str, str]) -> Answer:
+        return 200, {"data": {"result": [{"metric": {}, "values": [[1, "1"]]}] * 2}}
+
+    with pytest.raises(CannotDraw, match=r"'Groups that answer' is one number, but .* has 2"):
+        drawn(answer)
 
 
 def test_a_query_that_is_refused_is_an_error_with_prometheus_words() -> None:
