@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llamacluster.agent.contract import ENGINE_PORT
-from tests.e2e.live import Live, eventually
+from tests.e2e.live import Json, Live, eventually
 from tests.kind.product import leading_pod
 
 pytestmark = pytest.mark.e2e
@@ -53,6 +53,20 @@ def test_the_scale_subresource_adds_and_removes_whole_groups(group: Live) -> Non
     eventually(lambda: not group.pods(), "all pods are gone")
     group.kubectl("scale", "llc/tiny", "--replicas=1")
     group.wait_for("Ready", "True", "Ready")
+
+
+def test_kubectl_autoscale_finds_what_it_scales(group: Live) -> None:
+    group.kubectl("autoscale", "llc/tiny", "--min=1", "--max=2", "--cpu=80%")
+
+    def able() -> Json | None:
+        conditions = group.read("hpa", "tiny").get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == "AbleToScale"), None)
+
+    try:
+        found = eventually(able, "the autoscaler has looked")
+        assert (found["status"], found["reason"]) == ("True", "SucceededGetScale")
+    finally:
+        group.kubectl("delete", "hpa", "tiny")
 
 
 def test_restarting_the_operator_changes_nothing(group: Live) -> None:

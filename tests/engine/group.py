@@ -68,22 +68,33 @@ class Container:
 
     engine: Engine
     id: str
+    published: dict[int, str] = field(default_factory=dict)
+    """Docker's ports by the container's, until one does not answer: it has others after a restart.
+    To ask Docker before each look costs more than all that is looked at."""
 
     def url(self, port: int) -> str:
-        published = self.engine.docker("port", self.id, str(port)).split()[0]
-        return "http://127.0.0.1:" + published.rpartition(":")[2]
+        if port not in self.published:
+            address = self.engine.docker("port", self.id, str(port)).split()[0]
+            self.published[port] = address.rpartition(":")[2]
+        return f"http://127.0.0.1:{self.published[port]}"
 
     def get(self, path: str, port: int = AGENT_PORT) -> tuple[int, str]:
-        return _ask(urllib.request.Request(self.url(port) + path))
+        return self._ask(port, urllib.request.Request(self.url(port) + path))
 
     def post(self, path: str, body: object, port: int = AGENT_PORT) -> tuple[int, str]:
-        return _ask(
-            urllib.request.Request(
-                self.url(port) + path,
-                json.dumps(body).encode(),
-                {"Content-Type": "application/json"},
-            )
-        )
+        content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+        return self._ask(port, urllib.request.Request(self.url(port) + path, content, headers))
+
+    def _ask(self, port: int, request: urllib.request.Request) -> tuple[int, str]:
+        """Status and body; OSError where there is no answer."""
+        try:
+            with urllib.request.urlopen(request, timeout=GENEROUS) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            self.published.pop(port, None)
+            raise
 
     def run_python(self, code: str) -> str:
         return self.engine.docker("exec", self.id, "python3", "-c", code)
@@ -284,8 +295,11 @@ class Group:
         ended: dict[str, float] = {}
 
         def all_ended() -> bool:
-            for name, pod in self.pods.items():
-                if name not in ended and not pod.is_running():
+            left = {name: pod.id for name, pod in self.pods.items() if name not in ended}
+            state = ("inspect", "--format", "{{.State.Running}}")
+            running = self.engine.docker(*state, *left.values()).split()
+            for name, runs in zip(left, running, strict=True):
+                if runs != "true":
                     ended[name] = time.monotonic() - began
             return ended.keys() == self.pods.keys()
 
@@ -328,11 +342,3 @@ class Group:
         code, answer = self.leader.post(path, body, 8080)
         assert code == 200, answer
         return json.loads(answer)
-
-
-def _ask(request: urllib.request.Request) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(request, timeout=GENEROUS) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()

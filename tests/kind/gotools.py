@@ -86,6 +86,14 @@ PROMETHEUS = Module(
     {"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
     tags="remove_all_sd",
 )
+PROMETHEUS_SERVER = Module(
+    "prometheus",
+    {"prometheus": "github.com/prometheus/prometheus/cmd/prometheus"},
+    tags="remove_all_sd,enable_kubernetes_sd",
+)
+PROMETHEUS_ADAPTER = Module(
+    "prometheus-adapter", {"adapter": "sigs.k8s.io/prometheus-adapter/cmd/adapter"}
+)
 
 # What `go build` calls a program: the last part of its package, without a version.
 BUILT_AS = {"etcd": "server", "lws-manager": "cmd"}

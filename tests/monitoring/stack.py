@@ -1,0 +1,114 @@
+"""Prometheus and prometheus-adapter in a cluster: what scrapes, alerts and scales by our metrics.
+
+Prometheus is configured by the chart's own PodMonitors and alerts, the adapter by the values that
+examples/autoscale has for its chart: what is wrong in those shows here.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.chaos.witness import ON_CONTROL_PLANE
+from tests.kind import docker
+from tests.kind.cluster import Cluster
+from tests.kind.contenthash import content_key
+from tests.kind.gotools import PROMETHEUS_ADAPTER, PROMETHEUS_SERVER, Module, programs
+from tests.kind.imagearchive import Image, write
+from tests.kind.product import CHART, EXAMPLES, RELEASE, SYSTEM_NAMESPACE
+from tests.monitoring.podmonitor import scrape_configs
+
+Json = dict[str, Any]
+
+NAMESPACE = "monitoring"
+MONITORED = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}}
+"""For `networkPolicy.monitoring` of a LlamaCluster, as in docs/observe.md."""
+OPERATOR_OPTIONS = ("--set=metrics.enabled=true", "--set=monitoring.podMonitors.enabled=true")
+ADAPTER_VALUES = EXAMPLES / "autoscale" / "prometheus-adapter.yaml"
+HERE = Path(__file__).parent
+
+
+def install(cluster: Cluster) -> None:
+    """Both run afterwards, on the node that no fault takes away."""
+    prometheus = _image(cluster, PROMETHEUS_SERVER, "prometheus")
+    adapter = _image(cluster, PROMETHEUS_ADAPTER, "adapter")
+    values = yaml.safe_load(ADAPTER_VALUES.read_text())
+    url = f"{values['prometheus']['url']}:9090"
+    manifests = (HERE / "stack.yaml").read_text()
+    for word, stands_for in (("PROMETHEUS", prometheus), ("ADAPTER", adapter), ("URL", url)):
+        manifests = manifests.replace(word, stands_for)
+    rules = {"rules": values["rules"]["custom"]}
+    alerts = (CHART / "alerts" / "llamacluster.yaml").read_text()
+    objects: list[Json] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        _config_map(
+            "prometheus", {"prometheus.yaml": configuration(cluster), "alerts.yaml": alerts}
+        ),
+        _config_map("prometheus-adapter", {"config.yaml": yaml.safe_dump(rules)}),
+        *yaml.safe_load_all(manifests),
+    ]
+    for found in objects:
+        if found["kind"] == "Deployment":
+            template = found["spec"]["template"]
+            template["spec"] |= ON_CONTROL_PLANE
+            # Another configuration is another pod.
+            key = content_key(json.dumps(objects[1:3]))
+            template["metadata"]["annotations"] = {"llamacluster.dev/configuration": key}
+    for found in objects:
+        where = [] if "namespace" in found["metadata"] else [f"--namespace={NAMESPACE}"]
+        cluster.kubectl("apply", *where, "-f", "-", stdin=json.dumps(found))
+    for name in ("prometheus", "prometheus-adapter"):
+        cluster.kubectl(
+            *("rollout", "status", f"deployment/{name}", f"--namespace={NAMESPACE}"),
+            "--timeout=120s",
+        )
+
+
+def remove(cluster: Cluster) -> None:
+    """Nothing of it is left."""
+    manifests = [*yaml.safe_load_all((HERE / "stack.yaml").read_text())]
+    for found in manifests:
+        where = [] if "namespace" in found["metadata"] else [f"--namespace={NAMESPACE}"]
+        cluster.kubectl("delete", *where, "--ignore-not-found", "-f", "-", stdin=json.dumps(found))
+    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+
+
+def configuration(cluster: Cluster) -> str:
+    """Prometheus' own, of the PodMonitors that the chart makes."""
+    rendered = cluster.helm(
+        *("template", RELEASE, str(CHART), f"--namespace={SYSTEM_NAMESPACE}", *OPERATOR_OPTIONS),
+        "--show-only=templates/podmonitor.yaml",
+    )
+    jobs = [job for monitor in yaml.safe_load_all(rendered) for job in scrape_configs(monitor)]
+    return yaml.safe_dump(
+        {
+            "global": {"evaluation_interval": "5s"},
+            "rule_files": ["/etc/prometheus/alerts.yaml"],
+            "scrape_configs": jobs,
+        }
+    )
+
+
+def _config_map(name: str, data: dict[str, str]) -> Json:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def _image(cluster: Cluster, module: Module, program: str) -> str:
+    """An image of this program alone, on every node."""
+    name = f"localhost/llamacluster-test/{program}:{module.key}"
+    engine = docker.need_running()
+    if not engine.has_image(name):
+        path = programs(module, [program])[program]
+        image = Image(
+            name, {f"/{program}": path}, entrypoint=[f"/{program}"], user="65534", folders=["tmp"]
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "image.tar"
+            write([image], archive)
+            engine.docker("load", "--input", str(archive))
+    cluster.load(name)
+    return name
