@@ -1,7 +1,4 @@
-"""`make sbom` and `make audit`: what the product is made of, and what is known against it.
-
-Both tools live in an environment of their own, so that they change nothing of what they look at.
-"""
+"""`make sbom` and `make audit`: what the product is made of, and what is known against it."""
 
 from __future__ import annotations
 
@@ -12,13 +9,15 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
+from tests.environment import programs
 from tests.kind import docker, images
 from tests.kind.command import CommandFailed, SetupError, run
 from tests.kind.host import REPOSITORY
-from tests.toolenvironment import programs
 
+LOCK = REPOSITORY / "requirements" / "audit.txt"
 OPERATOR = REPOSITORY / "requirements" / "operator.txt"
 SECONDS = 120
+INSTALL_SECONDS = 120
 AUDIT_SECONDS = 20
 """`make test` asks too, and is not to wait for a network that is not there."""
 ANSWER_SECONDS = 5
@@ -41,10 +40,9 @@ def tool(name: str) -> str:
     # By itself pip would try for minutes where there is no network.
     impatient = (f"--timeout={ANSWER_SECONDS}", "--retries=1")
     try:
-        folder = programs("audit", "--no-compile", *impatient, seconds=SECONDS)
+        return str(programs("audit", LOCK, *impatient, seconds=INSTALL_SECONDS) / name)
     except CommandFailed as error:
         raise NotThere(f"{name} cannot be installed: {_last_line(str(error))}") from error
-    return str(folder / name)
 
 
 def audit() -> None:

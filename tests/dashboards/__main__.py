@@ -10,11 +10,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tests.dashboards.panels import CannotDraw, Prometheus, answered, read
+from tests.environment import programs
 from tests.kind.command import CommandFailed, run
 from tests.kind.host import REPOSITORY
 from tests.kind.product import CHART
-from tests.toolenvironment import programs
 
+LOCK = REPOSITORY / "requirements" / "dashboards.txt"
 DRAW_SECONDS = 300
 
 
@@ -22,9 +23,9 @@ Empty = list[tuple[str, str, str]]
 """Dashboard, panel and query of what had no answer."""
 
 
-def draw(prometheus: Prometheus, chosen: dict[str, str], minutes: int, folder: Path) -> Empty:
+def draw(prometheus: Prometheus, chosen: dict[str, str], minutes: float, folder: Path) -> Empty:
     """Writes a picture of each dashboard. Raises CannotDraw or CommandFailed."""
-    python = programs("dashboards") / "python"
+    python = programs("dashboards", LOCK, seconds=600) / "python"
     folder.mkdir(parents=True, exist_ok=True)
     now = time.time()
     empty = []
@@ -54,7 +55,7 @@ def lacking(empty: Empty, may_be_empty: Collection[str]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.dashboards", description=__doc__)
     parser.add_argument("--prometheus", default="http://127.0.0.1:9090", metavar="URL")
-    parser.add_argument("--minutes", type=int, default=60, help="how far back (default: 60)")
+    parser.add_argument("--minutes", type=float, default=60, help="how far back (default: 60)")
     parser.add_argument("--namespace", help="show only the LlamaClusters of this one")
     parser.add_argument("--llamacluster", help="show only those of this name")
     parser.add_argument("--into", type=Path, required=True, metavar="FOLDER")

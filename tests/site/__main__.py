@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.kind.command import CommandFailed
+from tests.environment import programs
 from tests.kind.host import REPOSITORY
-from tests.toolenvironment import programs
 
+LOCK = REPOSITORY / "requirements" / "docs.txt"
 _FETCHED = re.compile(
     r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//[^\s\">]+"
     r"|<link\b[^>]*\brel=\"?(?:stylesheet|preload|preconnect|icon)\b[^>]*"
@@ -24,10 +24,7 @@ _FETCHED = re.compile(
 def build(folder: Path) -> None:
     """Writes the site; ends the process where mkdocs warns of anything, such as a dead link or
     anchor, or where a page would load something from elsewhere."""
-    try:
-        mkdocs = programs("docs") / "mkdocs"
-    except CommandFailed as error:
-        sys.exit(str(error))
+    mkdocs = programs("docs", LOCK, seconds=600) / "mkdocs"
     done = subprocess.run(
         [mkdocs, "build", "--strict", "--quiet", "--site-dir", folder.resolve()],
         cwd=REPOSITORY,
