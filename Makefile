@@ -89,6 +89,7 @@ lock: setup
 	@$(COMPILE) --extra dev -c requirements/operator.txt -o requirements/dev.txt pyproject.toml
 	@$(COMPILE) -o requirements/audit.txt requirements/audit.in
 	@$(COMPILE) -o requirements/docs.txt requirements/docs.in
+	@$(COMPILE) -o requirements/dashboards.txt requirements/dashboards.in
 
 # What the images are made of, as CycloneDX, and under which licences: into build/sbom.
 sbom: setup
