@@ -11,14 +11,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread, main_thread
+from threading import main_thread
 from typing import Any
 
 import yaml
 
 from tests.build import Manifest
+from tests.webserver import Quiet, answering
 
 ANSWER = ["Blue", ", and", " wide."]
 MAX_PROMPT = 4000
@@ -109,15 +110,12 @@ def _json(handler: BaseHTTPRequestHandler, status: int, body: Any) -> None:
 def serving(server: LlamaServer) -> Iterator[int]:
     """The port at which it answers."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.answer(self.path, body, self)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _served(Handler) as port:
+    with answering(Handler) as port:
         yield port
 
 
@@ -129,33 +127,27 @@ def api_server(folder: Path, *clusters: Manifest) -> Iterator[Path]:
     answers[base] = {"items": list(clusters)}
     answers["/apis/llamacluster.dev/v1alpha1"] = {"kind": "APIResourceList"}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = answers.get(self.path.partition("?")[0])
             _json(self, 200 if found else 404, found or {"message": "not found"})
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _served(Handler) as port:
+    with answering(Handler) as port:
         yield _kubeconfig(folder, port)
 
 
 @contextmanager
-def answering(folder: Path, status: int, body: str) -> Iterator[Path]:
+def saying(folder: Path, status: int, body: str) -> Iterator[Path]:
     """A kubeconfig that leads to a server that gives everything the same answer."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body.encode())
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _served(Handler) as port:
+    with answering(Handler) as port:
         yield _kubeconfig(folder, port)
 
 
@@ -186,28 +178,12 @@ def _kubeconfig(folder: Path, port: int) -> Path:
 def agent(status: Manifest) -> Iterator[int]:
     """The port of a leader's agent that says this of its group."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             _json(self, 200, status)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _served(Handler) as port:
+    with answering(Handler) as port:
         yield port
-
-
-@contextmanager
-def _served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def put_kubectl(folder: Path, port: int | None) -> dict[str, str]:

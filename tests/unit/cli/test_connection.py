@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from llamacluster.cli import connection
 from llamacluster.cli.plugin import plugin
 from tests.build import stored
-from tests.unit.cli.servers import answering, api_server, silent
+from tests.unit.cli.servers import api_server, saying, silent
 
 LOOK_UP = ["bench", "chat", "logs", "status", "upgrade"]
 VERBS = ["doctor", *LOOK_UP]
@@ -34,27 +34,27 @@ def status(code: int, message: str) -> str:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_whose_login_has_expired_is_to_log_in_again(tmp_path: Path, verb: str) -> None:
-    with answering(tmp_path, 401, status(401, "Unauthorized")) as kubeconfig:
+    with saying(tmp_path, 401, status(401, "Unauthorized")) as kubeconfig:
         assert "says 401 Unauthorized: log in again" in told(verb, kubeconfig)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_who_may_nothing_is_told_so_by_the_api_server(tmp_path: Path, verb: str) -> None:
     refusal = status(403, 'forbidden: User "system:anonymous" cannot')
-    with answering(tmp_path, 403, refusal) as kubeconfig:
+    with saying(tmp_path, 403, refusal) as kubeconfig:
         assert '403: forbidden: User "system:anonymous" cannot' in told(verb, kubeconfig)
 
 
 def test_what_is_no_api_server_is_told(tmp_path: Path) -> None:
-    with answering(tmp_path, 404, "404 page not found") as kubeconfig:
+    with saying(tmp_path, 404, "404 page not found") as kubeconfig:
         assert "it is no API server: see `server` in the kubeconfig" in told("doctor", kubeconfig)
-    with answering(tmp_path, 200, "{}") as kubeconfig:
+    with saying(tmp_path, 200, "{}") as kubeconfig:
         assert "it is no API server: see `server` in the kubeconfig" in told("doctor", kubeconfig)
 
 
 @pytest.mark.parametrize("verb", LOOK_UP)
 def test_a_name_is_not_to_blame_where_the_kind_is_not_known(tmp_path: Path, verb: str) -> None:
-    with answering(tmp_path, 404, "404 page not found") as kubeconfig:
+    with saying(tmp_path, 404, "404 page not found") as kubeconfig:
         assert "does not know LlamaCluster: see kubectl llama" in told(verb, kubeconfig)
 
 
@@ -68,7 +68,7 @@ def test_a_name_that_nothing_has_is_the_users(tmp_path: Path, verb: str) -> None
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_page_of_a_proxy_is_no_answer(tmp_path: Path, verb: str) -> None:
-    with answering(tmp_path, 200, "<html>Please log in</html>") as kubeconfig:
+    with saying(tmp_path, 200, "<html>Please log in</html>") as kubeconfig:
         assert "no object in JSON: is it an API server?" in told(verb, kubeconfig)
 
 
