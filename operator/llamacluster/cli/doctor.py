@@ -268,11 +268,12 @@ def _nodes(answers: Answers) -> Iterator[Finding]:
         yield Finding(Level.OK, about, f"{len(free)} take pods, with {_memory(free)}")
     if tainted:
         number = f"{len(tainted)} more" if free else f"all ({len(tainted)})"
+        verb = "is" if free and len(tainted) == 1 else "are"
         keys = ", ".join(sorted({key for node in tainted for key in _chosen_taints(node)}))
         yield Finding(
             Level.OK if free else Level.WARNING,
             about,
-            f"{number} are tainted ({keys}), with {_memory(tainted)}: tolerations in"
+            f"{number} {verb} tainted ({keys}), with {_memory(tainted)}: tolerations in"
             " workers.tolerations and leader.tolerations let groups on them",
         )
     at_hand = free or tainted
