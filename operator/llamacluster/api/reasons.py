@@ -29,7 +29,7 @@ class ClusterReason(StrEnum):
     PredecessorRemains = "PredecessorRemains"
     """An object of a deleted LlamaCluster of the same name is still being removed."""
     Rejected = "Rejected"
-    """The API server refused an object that the LlamaCluster needs."""
+    """The API server refused an object that the LlamaCluster needs, or a change of it."""
     LeaderWorkerSetMissing = "LeaderWorkerSetMissing"
     """LeaderWorkerSet is not installed in this Kubernetes cluster."""
     LeaderWorkerSetTooOld = "LeaderWorkerSetTooOld"

@@ -16,6 +16,7 @@ from enum import Enum
 
 from llamacluster.api.types import AccessMode, LlamaCluster
 from llamacluster.controller.kubeapi import NODES, PODS, ApiError, KubeApi
+from llamacluster.controller.objects import refusals
 from llamacluster.controller.observation import Group, LostPod, Observation
 from llamacluster.resources.leaderpod import MODEL_VOLUME
 from llamacluster.resources.metadata import Manifest
@@ -64,12 +65,15 @@ async def with_lost_pods(
     return replace(observation, groups=groups)
 
 
-async def delete_lost(observation: Observation, api: KubeApi) -> list[LostPod]:
-    """Delete for good those that may be; returns them."""
-    lost = [p for group in observation.groups.values() for p in group.lost if p.replaced]
-    for found in lost:
-        await api.delete_at_once(PODS, found.pod)
-    return lost
+def replaceable(observation: Observation) -> list[LostPod]:
+    """Those that may be deleted for good."""
+    return [lost for group in observation.groups.values() for lost in group.lost if lost.replaced]
+
+
+async def delete_lost(lost: LostPod, api: KubeApi) -> None:
+    """Delete it for good. Raises Refused."""
+    with refusals(PODS, lost.pod["metadata"]["name"]):
+        await api.delete_at_once(PODS, lost.pod)
 
 
 async def _lost(

@@ -13,6 +13,7 @@ from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.apply import (
     NotOurs,
+    PredecessorRemains,
     check_ownership,
     difference,
     is_other_wish,
@@ -142,6 +143,17 @@ def refusals(resource: Resource, name: str) -> Iterator[None]:
                 f"the API server refused {resource.kind} {name}: {error.message}",
             ) from error
         raise
+
+
+@contextmanager
+def noted(refusals: list[Refused]) -> Iterator[None]:
+    """Goes on after a refusal of what a group serves without, and notes it."""
+    try:
+        yield
+    except Refused as refusal:
+        refusals.append(refusal)
+    except PredecessorRemains:
+        pass  # that it has gone is an event, which leads here again
 
 
 def _is_refusal(error: ApiError) -> bool:
