@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import aiohttp
@@ -88,7 +88,7 @@ class AgentsByApiServer:
         )
         try:
             return checked(await self._api.get_raw(path, TIMEOUT_SECONDS))
-        except (TimeoutError, ApiError, aiohttp.ClientError, ValueError):
+        except (TimeoutError, ApiError, aiohttp.ClientError, ValueError, RecursionError):
             return None
 
     async def reaches(self, worker: Manifest) -> bool | None:  # noqa: ARG002
@@ -108,8 +108,10 @@ def checked(answer: Any) -> contract.LeaderStatus | None:
     """`answer` if it says all that the operator reads; None when it does not.
 
     The agent runs in the user's image and may be older or newer than the operator, so that no
-    other field is asked for, and what is too long for the LlamaCluster's status is cut.
+    other field is asked for, and what is too long for the LlamaCluster's status is cut. Raises
+    RecursionError where it nests without end.
     """
+    answer = _encodable(answer)
     match answer:
         case {
             "role": "leader",
@@ -133,11 +135,12 @@ def _gate(answer: object) -> contract.GateStatus | None:
     match answer:
         case {"keys": int() | None as keys, "certificateExpires": str() | None as expires}:
             assert isinstance(answer, dict)  # noqa: S101 - it matched
+            end = moment_told(expires) if expires else None
             return {
                 "closed": _problem(answer.get("closed")),
                 "attention": _problem(answer.get("attention")),
                 "keys": keys if keys is None or 0 <= keys < 2**31 else None,
-                "certificateExpires": expires if _is_time(expires) else None,
+                "certificateExpires": in_words(end) if end else None,
             }
     return None
 
@@ -149,11 +152,24 @@ def _problem(answer: object) -> contract.GateProblem | None:
     return None
 
 
-def _is_time(text: str | None) -> bool:
+def moment_told(text: str) -> datetime | None:
+    """The moment, in UTC; None for what is none. datetime reads more than the API server does, so
+    that nothing goes on as it was told."""
     try:
-        return text is not None and datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def in_words(moment: datetime) -> str:
+    """The moment, in UTC, as the status has it; strftime would write the year 1 as 1."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _encodable(answer: Any) -> Any:
+    """The same, without what JSON may hold and UTF-8 may not: halves of characters."""
+    return json.loads(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _is_worker(value: object) -> bool:

@@ -122,6 +122,20 @@ def test_an_answer_that_nests_without_end_is_none() -> None:
     assert agents.parsed(b"[" * 500_000) is None
 
 
+def test_half_a_character_is_replaced() -> None:
+    gate = {
+        "keys": None,
+        "certificateExpires": None,
+        "closed": {"reason": "R", "message": "\udfff"},
+    }
+    recovery = {"reason": "R", "message": "\ud800", "at": "x", "seconds": 1}
+    told = {**leader_status(message="a \ud800\U0001f600"), "gate": gate, "lastRecovery": recovery}
+    answer = agents.parsed(json.dumps(told).encode())
+    assert answer is not None
+    assert answer["message"] == "a ?\U0001f600"
+    json.dumps(answer, ensure_ascii=False).encode()
+
+
 def test_a_condition_always_has_a_reason() -> None:
     answer = checked({**leader_status(contract.Phase.Loading), "reason": ""})
     assert answer is not None
