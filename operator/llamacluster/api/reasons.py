@@ -51,7 +51,7 @@ class ClusterReason(StrEnum):
     PoliciesUnproven = "PoliciesUnproven"
     """There are NetworkPolicies, and nothing has shown yet whether the network enforces them."""
     PoliciesNotEnforced = "PoliciesNotEnforced"
-    """The operator reached a port that a NetworkPolicy closes to it."""
+    """A worker answered the operator, to whom a NetworkPolicy closes it."""
     PoliciesDisabled = "PoliciesDisabled"
     """The spec says that there be no NetworkPolicies."""
 

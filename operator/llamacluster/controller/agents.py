@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
@@ -29,8 +28,8 @@ class Agents(Protocol):
         ...
 
     async def reaches(self, worker: Manifest) -> bool | None:
-        """Whether a connection to the agent of this worker's pod comes about, which is for its
-        leader alone; None when that would prove nothing."""
+        """Whether the agent of this worker's pod answers, which is for its leader and the kubelet
+        alone; None when what came of it proves nothing."""
         ...
 
 
@@ -59,17 +58,29 @@ class AgentsByPodAddress:
         return parsed(bytes(body)) if answer.status == 200 else None
 
     async def reaches(self, worker: Manifest) -> bool | None:
-        """See Agents. Never the RPC port: a connection there takes the leader's place."""
+        """See Agents. Never the RPC port: a connection there takes the leader's place.
+
+        A connection alone may be one to a mesh's proxy in the operator's own pod.
+        """
         address = worker.get("status", {}).get("podIP")
         if not address:
             return None
+        url = f"http://{address}:{_probed_port(worker)}{contract.LIVEZ}"
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS, sock_connect=REACH_SECONDS)
         try:
-            async with asyncio.timeout(REACH_SECONDS):
-                _, writer = await asyncio.open_connection(address, contract.AGENT_PORT)
-        except (TimeoutError, OSError):
+            async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
+                return True if answer.status == 200 else None
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
             return False
-        writer.close()
-        return True
+        except (TimeoutError, aiohttp.ClientError):
+            return None
+
+
+def _probed_port(worker: Manifest) -> int:
+    """Where the agent of a worker answers without TLS: a tunnel stands before its usual port."""
+    containers = worker.get("spec", {}).get("containers", [])
+    encrypted = any(c["name"] == contract.TUNNEL_CONTAINER for c in containers)
+    return contract.PROBE_PORT if encrypted else contract.AGENT_PORT
 
 
 class AgentsByApiServer:
