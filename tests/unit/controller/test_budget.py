@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent.contract import Phase
+from llamacluster.agent.contract import LeaderStatus, Phase
 from llamacluster.api.types import GroupStatus
 from llamacluster.controller.budget import LONG_SECONDS, NEW_SECONDS, Budget, budget
 from llamacluster.controller.kubeapi import PODDISRUPTIONBUDGETS
@@ -53,10 +53,12 @@ def of(*groups: Group, said: GroupStatus | None = None) -> Budget:
     return budget(cluster, there, NOW)
 
 
-def loading_for(seconds: float, *changed: Manifest, **agent: Any) -> Group:
-    """Group 0, whose leader has not been Ready for so long, and says so of itself."""
-    found = group(0, member(0, 0, ready=False, since=seconds), *changed)
-    return replace(found, status=build.leader_status(**agent) if agent else None)
+def unready_for(
+    seconds: float, *changed: Manifest, says: LeaderStatus | None = None, missing: int = 0
+) -> Group:
+    """Group 0, whose leader has not been Ready for so long, and what its agent says."""
+    found = group(0, member(0, 0, ready=False, since=seconds), *changed, missing=missing)
+    return replace(found, status=says)
 
 
 def test_while_all_serve_one_pod_may_go() -> None:
@@ -89,7 +91,7 @@ def test_a_group_that_gets_nowhere_does_not_hold_up_drains_for_ever(
     phase: Phase, reason: Reason
 ) -> None:
     def after(seconds: float) -> Budget:
-        return of(loading_for(seconds, phase=phase, reason=reason), group(1))
+        return of(unready_for(seconds, says=build.leader_status(phase, reason)), group(1))
 
     assert after(LONG_SECONDS - 1) == Budget(down=(0,), allowed=0, settling=False)
     # Two: Kubernetes misses the leader that the budget leaves out.
@@ -109,25 +111,26 @@ def test_a_group_that_gets_nowhere_does_not_hold_up_drains_for_ever(
 def test_a_group_on_its_way_holds_up_drains_however_long_it_takes(
     phase: Phase, reason: Reason
 ) -> None:
-    loading = loading_for(24 * 3600, phase=phase, reason=reason)
+    loading = unready_for(24 * 3600, says=build.leader_status(phase, reason))
     assert of(loading, group(1)) == Budget(down=(0,), allowed=0, settling=False)
 
 
 def test_a_drain_that_takes_a_second_worker_of_a_group_that_loads_takes_no_other_group() -> None:
     long = 4 * LONG_SECONDS
-    lost = {"phase": Phase.Failed, "reason": Reason.WorkerLost}
-    going, gone, new = member(1, 0, deleting=True), {"missing": 1}, member(1, 0, age=60)
+    says = build.leader_status(Phase.Failed, Reason.WorkerLost)
     said = build.group_status(reason=Reason.Loading, since=ago(long))
-    without = group(0, member(0, 0, ready=False, since=long), **gone)
-    without = replace(without, status=build.leader_status(**lost))
-    for now in (loading_for(long, going, **lost), without, loading_for(long, new, **lost)):
-        assert of(now, group(1), said=said).allowed == 0
+    for then in (
+        unready_for(long, member(1, 0, deleting=True), says=says),
+        unready_for(long, missing=1, says=says),
+        unready_for(long, member(1, 0, age=60), says=says),
+    ):
+        assert of(then, group(1), said=said).allowed == 0
 
 
 def test_an_agent_that_does_not_answer_is_silent_from_when_the_status_says_so() -> None:
     def silent(reason: str, since: float, *, failing: bool = False) -> int:
         said = build.group_status(reason=reason, since=ago(since), failing=failing)
-        return of(loading_for(4 * LONG_SECONDS), group(1), said=said).allowed
+        return of(unready_for(4 * LONG_SECONDS), group(1), said=said).allowed
 
     assert silent("Loading", 2 * LONG_SECONDS) == 0
     assert silent("AgentUnreachable", LONG_SECONDS - 1) == 0
