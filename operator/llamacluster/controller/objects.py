@@ -156,10 +156,15 @@ def noted(refusals: list[Refused]) -> Iterator[None]:
         pass  # that it has gone is an event, which leads here again
 
 
+_LASTING = (
+    "failed calling webhook",  # it is down, or not installed right
+    "denied the request",  # by a webhook that could not look into it
+    "typed patch object",  # of a field that an older CRD does not know
+)
+
+
 def _is_refusal(error: ApiError) -> bool:
     """Whether the API server will say the same again until a person changes something."""
     return error.status in (400, 403, 422) or (
-        error.status == 500
-        # A webhook that is down or not installed right; a field that an older CRD does not know.
-        and ("failed calling webhook" in error.message or "typed patch object" in error.message)
+        error.status == 500 and any(words in error.message for words in _LASTING)
     )

@@ -272,6 +272,7 @@ async def test_a_leaderworkerset_that_is_too_old_is_said(world: World) -> None:
         ApiError(403, "services is forbidden"),
         ApiError(400, "bad request"),
         ApiError(500, 'Internal error: failed calling webhook "m.lws": connection refused'),
+        ApiError(500, 'admission webhook "policy" denied the request: no rules yet'),
         ApiError(500, "failed to create typed patch object: field not declared in schema"),
     ],
 )
