@@ -11,7 +11,7 @@ from typing import Any
 
 from kubernetes.aio.dynamic import Resource
 
-from llamacluster.controller.kubeapi import ApiError, KubeApi
+from llamacluster.controller.kubeapi import LLAMACLUSTERS, ApiError, KubeApi
 from tests.build import Manifest
 
 Key = tuple[str, str, str]
@@ -47,7 +47,13 @@ class FakeKubeApi(KubeApi):
 
     # As the operator sees it
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+    async def get(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        seconds: float = 0,  # noqa: ARG002
+    ) -> Manifest | None:
         self.reads.append(resource.name)
         self._use(resource, "get")
         if f"{resource.name}/get" in self.refusals:
@@ -166,6 +172,8 @@ class FakeKubeApi(KubeApi):
             del self.objects[key]
 
     async def get_raw(self, path: str, seconds: float) -> Manifest:  # noqa: ARG002
+        if path == f"/apis/{LLAMACLUSTERS.group_version}":
+            return {"kind": "APIResourceList"}
         raise ApiError(404, f"nothing at {path}")
 
     async def log_lines(

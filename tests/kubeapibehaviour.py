@@ -71,6 +71,13 @@ class KubeApiBehaviour:
     async def test_what_is_not_there_is_none(self, server: Server) -> None:
         assert await server.api.get(SERVICES, server.namespace, "s") is None
 
+    async def test_a_path_tells_whether_the_kind_is_known(self, server: Server) -> None:
+        group = LLAMACLUSTERS.group_version
+        assert (await server.api.get_raw(f"/apis/{group}", 10))["kind"] == "APIResourceList"
+        with pytest.raises(ApiError) as refused:
+            await server.api.get_raw(f"/apis/{group}x", 10)
+        assert refused.value.status == 404
+
     async def test_an_applied_object_can_be_read(self, server: Server) -> None:
         await server.api.apply(SERVICES, a_service(server))
         live = await server.api.get(SERVICES, server.namespace, "s")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from threading import Thread
 
 import pytest
-from click.testing import Result
+import yaml
+from click.testing import CliRunner, Result
 
 from llamacluster.cli.completion import offers
 from llamacluster.cli.plugin import plugin
@@ -96,6 +98,29 @@ def test_logs_are_followed_until_ctrl_c(group: Live) -> None:
         process.send_signal(2)
         process.stdout.read()
     assert process.returncode == 130
+
+
+def test_the_doctor_finds_the_cluster_well(group: Live) -> None:
+    group.wait_for("Ready", "True", "Ready")
+    where = (f"--kubeconfig={group.cluster.kubeconfig}", f"--namespace={group.namespace}")
+    done = CliRunner().invoke(plugin, [*where, "doctor", "-o", "json"])
+    assert done.exit_code == 0, done.output
+    told = {(finding["level"], finding["about"]) for finding in json.loads(done.stdout)}
+    well = {"Kubernetes", "LeaderWorkerSet", "operator", "nodes"}
+    assert {("ok", about) for about in well} <= told
+    assert "error" not in {level for level, _ in told}
+
+
+def test_a_login_that_is_not_known_is_told(group: Live, tmp_path: Path) -> None:
+    config = yaml.safe_load(group.cluster.kubeconfig.read_text())
+    for user in config["users"]:
+        user["user"] = {"token": "expired"}
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(config))
+    for verb in (["doctor"], ["status", group.name]):
+        done = CliRunner().invoke(plugin, [*verb, f"--kubeconfig={kubeconfig}"])
+        assert done.exit_code == 1
+        assert "says 401 Unauthorized: log in again" in done.stderr
 
 
 def test_names_are_completed(group: Live) -> None:

@@ -55,7 +55,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, delete]
-# Never read: whoever reads Secrets of all namespaces owns the cluster.
+# The operator does not read them; its token could (docs/security.md).
 - apiGroups: [""]
   resources: [secrets]
   verbs: [create, patch]

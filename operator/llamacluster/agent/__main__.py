@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error(error.message, reason=error.reason)
         return 1
     if isinstance(part, Leader):
-        # It shows its state and takes no orders: what asks for it, the operator, may not read the
+        # It shows its state and takes no orders: what asks for it, the operator, does not read the
         # token.
         Api(options.host, AGENT_PORT, part.routes())
     elif isinstance(part, Worker) and isinstance(options, WorkerOptions):

@@ -362,8 +362,9 @@ class PodSettings(ApiModel):
     """CPU and memory of the pod. Set limits: threads follow the CPU limit, and the memory limit is
     what makes the scheduler find nodes with room."""
     threads: Annotated[int, Field(ge=1, le=512)] | None = None
-    """Compute threads; default: the CPU limit rounded down, at least 1. More threads than the CPU
-    limit is slower, not faster."""
+    """Compute threads; default: the CPU limit rounded down, at least 1; without a CPU limit one for
+    each CPU of the node, whoever else computes there. More threads than the CPU limit is slower,
+    not faster."""
     node_selector: Labels | None = None
     """Labels that a node must have."""
     tolerations: Annotated[list[Toleration], Field(max_length=64)] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,23 @@ from llamacluster.planning.plan import shown
 if TYPE_CHECKING:
     from llamacluster.controller.kubeapi import KubeApi
 
-TIMEOUT_SECONDS = 15.0
+TIMEOUT_SECONDS = 30.0
+"""For each read: thousands of nodes take their time."""
 OLDEST_KUBERNETES = (1, 29)
 OPERATOR = "app.kubernetes.io/name=llamacluster-operator"
+CPU_LABEL = "feature.node.kubernetes.io/cpu-cpuid."
+SHOWN = 5
+"""Names in one line."""
+_TAINTS_BY_STATE = ("node.kubernetes.io/", "node.cloudprovider.kubernetes.io/")
+"""Of nodes that are not ready, cordoned or out of something; others are somebody's choice."""
+_GAINS = {
+    "AMX": "the fastest prompts",
+    "AVX-512": "faster prompts",
+    "AVX2": "the usual",
+    "SVE": "faster prompts",
+    "NEON": "the usual",
+}
+_SLOW, _UNTOLD = "no AVX2", "unknown"
 READS = {
     "version": "/version",
     "crd": "/apis/llamacluster.dev/v1alpha1",
@@ -125,29 +139,40 @@ def _print(finding: Finding) -> None:
 
 
 async def ask(api: KubeApi, paths: Mapping[str, str]) -> Answers:
-    """All at once. Raises ApiError for what is neither an answer nor a refusal."""
+    """The version first, which every API server has and nearly everybody may read; then the rest
+    at once. Raises ApiError for what is neither an answer nor a refusal, and where nothing comes of
+    the cluster: then the way to it is what is wrong, not the cluster."""
     from llamacluster.controller.kubeapi import ApiError
 
+    found: dict[str, dict[str, Any]] = {}
     denied: dict[str, str] = {}
 
-    async def read(name: str, path: str) -> dict[str, Any] | None:
+    async def read(name: str, seconds: float) -> None:
         try:
-            return await api.get_raw(path, TIMEOUT_SECONDS)
+            found[name] = await api.get_raw(paths[name], seconds)
         except ApiError as error:
-            if error.status in (401, 403):
+            if error.status == 403:
                 denied[name] = error.message
             elif error.status != 404:
                 raise
-            return None
 
-    answers = await asyncio.gather(*(read(name, path) for name, path in paths.items()))
-    found = {name: it for name, it in zip(paths, answers, strict=True) if it is not None}
+    await read("version", connection.ANSWER_SECONDS)
+    if "version" not in denied and "gitVersion" not in found.get("version", {}):
+        raise ApiError(
+            404, "it tells no /version, so it is no API server: see `server` in the kubeconfig"
+        )
+    await asyncio.gather(*(read(name, TIMEOUT_SECONDS) for name in paths if name != "version"))
+    if not found:
+        raise ApiError(403, denied["version"])
     return Answers(found, denied)
 
 
 def _kubernetes(answers: Answers) -> Iterator[Finding]:
-    told = answers.found.get("version", {})
-    text = str(told.get("gitVersion", "?"))
+    if unknown := _unknown(answers, "version", "Kubernetes"):
+        yield unknown
+        return
+    told = answers.found["version"]
+    text = str(told.get("gitVersion"))
     numbers = tuple(
         int("".join(filter(str.isdigit, str(told.get(part, "")))) or 0)
         for part in ("major", "minor")
@@ -159,6 +184,13 @@ def _kubernetes(answers: Answers) -> Iterator[Finding]:
         yield Finding(
             Level.ERROR, "Kubernetes", f"{text} is older than {oldest}", "upgrade the cluster"
         )
+
+
+def _unknown(answers: Answers, read: str, about: str) -> Finding | None:
+    """What is to say of a read that brought nothing."""
+    if read in answers.found:
+        return None
+    return Finding(Level.UNKNOWN, about, answers.denied.get(read, "the API server does not tell"))
 
 
 def _leaderworkerset(answers: Answers) -> Iterator[Finding]:
@@ -173,8 +205,8 @@ def _leaderworkerset(answers: Answers) -> Iterator[Finding]:
         return
     for version in crd["spec"]["versions"]:
         if version["name"] == "v1" and version["served"]:
-            status = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
-            if "observedGeneration" in status:
+            properties = version["schema"]["openAPIV3Schema"].get("properties", {})
+            if "observedGeneration" in properties.get("status", {}).get("properties", {}):
                 yield Finding(Level.OK, about, "v1, 0.9 or newer")
             else:
                 yield Finding(Level.ERROR, about, "is older than 0.9", install)
@@ -184,6 +216,9 @@ def _leaderworkerset(answers: Answers) -> Iterator[Finding]:
 
 def _operator(answers: Answers) -> Iterator[Finding]:
     about = "operator"
+    if denied := answers.denied.get("crd"):
+        yield Finding(Level.UNKNOWN, about, denied)
+        return
     if "crd" not in answers.found:
         yield Finding(
             Level.ERROR,
@@ -219,61 +254,181 @@ def _operator(answers: Answers) -> Iterator[Finding]:
 
 
 def _nodes(answers: Answers) -> Iterator[Finding]:
-    if denied := answers.denied.get("nodes"):
-        yield Finding(Level.UNKNOWN, "nodes", denied)
+    about = "nodes"
+    if unknown := _unknown(answers, "nodes", about):
+        yield unknown
         return
-    nodes = [node for node in answers.found["nodes"]["items"] if _takes_pods(node)]
-    if not nodes:
-        yield Finding(Level.ERROR, "nodes", "none is Ready and takes pods", "kubectl get nodes")
+    usable = _usable(answers)
+    if not usable:
+        yield Finding(Level.ERROR, about, "none is Ready and takes pods", "kubectl get nodes")
         return
-    memory = sorted(to_bytes(node["status"]["allocatable"]["memory"]) for node in nodes)
-    yield Finding(
-        Level.OK,
-        "nodes",
-        f"{len(nodes)} take pods, with {shown(sum(memory))} of memory in all and at most"
-        f" {shown(memory[-1])} in one",
-    )
-    kinds = Counter(node["metadata"].get("labels", {}).get("kubernetes.io/arch") for node in nodes)
+    free = [node for node in usable if not _chosen_taints(node)]
+    tainted = [node for node in usable if _chosen_taints(node)]
+    if free:
+        yield Finding(Level.OK, about, f"{len(free)} take pods, with {_memory(free)}")
+    if tainted:
+        number = f"{len(tainted)} more" if free else f"all ({len(tainted)})"
+        verb = "is" if free and len(tainted) == 1 else "are"
+        keys = ", ".join(sorted({key for node in tainted for key in _chosen_taints(node)}))
+        yield Finding(
+            Level.OK if free else Level.WARNING,
+            about,
+            f"{number} {verb} tainted ({keys}), with {_memory(tainted)}: tolerations in"
+            " workers.tolerations and leader.tolerations let groups on them",
+        )
+    at_hand = free or tainted
+    kinds = Counter(map(_architecture, at_hand))
     if len(kinds) > 1:
         yield Finding(
             Level.WARNING,
-            "nodes",
-            f"have different architectures: {', '.join(sorted(map(str, kinds)))}",
+            about,
+            f"have different architectures: {', '.join(sorted(kinds))}",
             "an engine image must be of one: choose by nodeSelector kubernetes.io/arch",
         )
-    without = [node["metadata"]["name"] for node in nodes if not _has_ipv4(node)]
+    without = [node["metadata"]["name"] for node in at_hand if not _has_ipv4(node)]
     if without:
         yield Finding(
             Level.ERROR,
-            "nodes",
-            f"have no IPv4 address for pods: {', '.join(without[:5])}",
+            about,
+            f"have no IPv4 address for pods: {_some(without)}",
             "the engine's RPC knows IPv4 alone: use nodes with it",
         )
 
 
+def _usable(answers: Answers) -> list[dict[str, Any]]:
+    """The nodes that take pods, be it of those alone that tolerate their taints."""
+    return [node for node in answers.found["nodes"].get("items", []) if _takes_pods(node)]
+
+
 def _takes_pods(node: Mapping[str, Any]) -> bool:
-    if node["spec"].get("unschedulable"):
+    if node.get("spec", {}).get("unschedulable"):
         return False
-    taints = node["spec"].get("taints", [])
-    conditions = node["status"].get("conditions", [])
-    return not any(taint["effect"] in ("NoSchedule", "NoExecute") for taint in taints) and any(
+    if any(key.startswith(_TAINTS_BY_STATE) for key in _taints(node)):
+        return False
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(
         condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions
     )
 
 
+def _taints(node: Mapping[str, Any]) -> list[str]:
+    """Keys of those that keep pods out."""
+    taints = node.get("spec", {}).get("taints", [])
+    return [taint["key"] for taint in taints if taint["effect"] in ("NoSchedule", "NoExecute")]
+
+
+def _chosen_taints(node: Mapping[str, Any]) -> list[str]:
+    return [key for key in _taints(node) if not key.startswith(_TAINTS_BY_STATE)]
+
+
+def _memory(nodes: Sequence[Mapping[str, Any]]) -> str:
+    sizes = [to_bytes(node["status"].get("allocatable", {}).get("memory", "0")) for node in nodes]
+    return f"{shown(sum(sizes))} of memory in all and at most {shown(max(sizes))} in one"
+
+
+def _labels(node: Mapping[str, Any]) -> Mapping[str, str]:
+    labels: Mapping[str, str] = node["metadata"].get("labels", {})
+    return labels
+
+
+def _architecture(node: Mapping[str, Any]) -> str:
+    return _labels(node).get("kubernetes.io/arch", "unknown")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of them, when they are many."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
 def _has_ipv4(node: Mapping[str, Any]) -> bool:
-    ranges = node["spec"].get("podCIDRs", [])
+    ranges = node.get("spec", {}).get("podCIDRs", [])
     return not ranges or any(":" not in each for each in ranges)  # some CNIs tell none
+
+
+def _cpus(answers: Answers) -> Iterator[Finding]:
+    """By the labels of node-feature-discovery: a node itself tells its architecture alone."""
+    if "nodes" not in answers.found:
+        return  # said already
+    about = "CPUs"
+    found = [(node["metadata"]["name"], _cpu(node)) for node in _usable(answers)]
+    counts = Counter(cpu for _, cpu in found)
+    told = [f"{cpu} ({gain}): {counts[cpu]}" for cpu, gain in _GAINS.items() if counts[cpu]]
+    if told:
+        yield Finding(Level.OK, about, "nodes by the best that llama.cpp uses: " + "; ".join(told))
+    if slow := [name for name, cpu in found if cpu == _SLOW]:
+        yield Finding(
+            Level.WARNING,
+            about,
+            f"no AVX2 in {_some(slow)}: llama.cpp is much slower there",
+            f"keep groups off by workers.nodeSelector {CPU_LABEL}AVX2: 'true'",
+        )
+    if counts[_UNTOLD]:
+        yield Finding(
+            Level.UNKNOWN,
+            about,
+            f"no node-feature-discovery tells those of {counts[_UNTOLD]} of {len(found)} nodes:"
+            " llama.cpp is faster with AVX2, AVX-512 and AMX",
+        )
+
+
+def _cpu(node: Mapping[str, Any]) -> str:
+    """The best of its CPU's features that llama.cpp has code for, as in _GAINS; else what keeps
+    it from being told."""
+    labels = _labels(node)
+    kind = _architecture(node)
+    if kind == "arm64":
+        return "SVE" if f"{CPU_LABEL}SVE" in labels else "NEON"  # which all of them have
+    if kind != "amd64":
+        return kind
+    if not any(label.startswith(CPU_LABEL) for label in labels):
+        return _UNTOLD
+    for flag, name in (("AMXINT8", "AMX"), ("AVX512F", "AVX-512"), ("AVX2", "AVX2")):
+        if f"{CPU_LABEL}{flag}" in labels:
+            return name
+    return _SLOW
+
+
+def _network(answers: Answers) -> Iterator[Finding]:
+    """By what operators have tried: that a network plug-in is installed proves nothing."""
+    if "clusters" not in answers.found:
+        return  # said elsewhere
+    about = "network"
+    tried: dict[str, list[str]] = {}
+    for stored in answers.found["clusters"].get("items", []):
+        for condition in stored.get("status", {}).get("conditions", []):
+            if condition["type"] == "Isolated":
+                tried.setdefault(condition["reason"], []).append(_name(stored))
+    if refuted := tried.get(ClusterReason.PoliciesNotEnforced):
+        yield Finding(
+            Level.ERROR,
+            about,
+            f"does not enforce NetworkPolicies, or others open the ports of {_some(refuted)}",
+            "docs/troubleshooting.md#policiesnotenforced",
+        )
+    elif proved := tried.get(ClusterReason.PoliciesEnforced):
+        yield Finding(Level.OK, about, f"enforces NetworkPolicies: tried at {_some(proved)}")
+    else:
+        yield Finding(
+            Level.UNKNOWN,
+            about,
+            "nobody has tried yet whether it enforces NetworkPolicies: the operator does at a"
+            " LlamaCluster that is Ready",
+        )
+
+
+def _name(stored: Mapping[str, Any]) -> str:
+    return f"{stored['metadata']['namespace']}/{stored['metadata']['name']}"
 
 
 def _storage(answers: Answers) -> Iterator[Finding]:
     about = "storage"
-    if denied := answers.denied.get("storageclasses"):
-        yield Finding(Level.UNKNOWN, about, denied)
+    if unknown := _unknown(answers, "storageclasses", about):
+        yield unknown
         return
     standard = [
         each["metadata"]["name"]
-        for each in answers.found["storageclasses"]["items"]
+        for each in answers.found["storageclasses"].get("items", [])
         if each["metadata"]
         .get("annotations", {})
         .get("storageclass.kubernetes.io/is-default-class")
@@ -295,7 +450,7 @@ def _clusters(answers: Answers) -> Iterator[Finding]:
         yield Finding(Level.UNKNOWN, "LlamaClusters", denied)
         return
     for stored in answers.found.get("clusters", {}).get("items", []):
-        name = f"LlamaCluster {stored['metadata']['namespace']}/{stored['metadata']['name']}"
+        name = f"LlamaCluster {_name(stored)}"
         try:
             cluster = LlamaCluster.model_validate(stored)
         except ValidationError as error:
@@ -339,6 +494,8 @@ CHECKS: tuple[Callable[[Answers], Iterator[Finding]], ...] = (
     _leaderworkerset,
     _operator,
     _nodes,
+    _cpus,
+    _network,
     _storage,
     _clusters,
 )

@@ -20,7 +20,7 @@ def header_at(uri: str, folder: Path) -> tuple[list[Header], Path]:
         raise GroupError(
             Reason.ModelNotFound,
             f"{uri} is not reachable from here: name a copy of the file on this machine with"
-            " --model FILE; its header, the first few MiB, is enough",
+            " --model FILE; its header, in the first 20 MB, is enough",
         )
     return fetch_headers(uri, _NO_CLAIM, folder, Web(allow_local=True))
 

@@ -10,7 +10,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import aiohttp
 import kopf
@@ -40,8 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logs(arguments.log_level, as_json=as_json)
     if not arguments.engine_image:
         return _failed(f"no engine image: give --engine-image or set {ENGINE_IMAGE_ENV}", 2)
-    if arguments.kubeconfig and not Path(arguments.kubeconfig).is_file():
-        return _failed(f"there is no kubeconfig {arguments.kubeconfig}", 2)
     if arguments.own_labels and not arguments.own_namespace:
         return _failed(f"--own-labels needs --own-namespace or ${NAMESPACE_ENV}", 2)
     if arguments.leader_elect and not arguments.own_namespace:
@@ -50,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asyncio.run(_run(arguments))
     except asyncio.CancelledError:
         return 0  # SIGTERM
-    except ConfigException as error:
-        return _failed(f"no cluster to talk to: {error}", 2)
-    except OSError as error:  # an address that is taken, a file that may not be read
+    except (ConfigException, OSError) as error:  # OSError: an address that is taken
         return _failed(str(error), 2)
     except KeyboardInterrupt:
         return 130
@@ -106,7 +101,7 @@ async def _test(arguments: argparse.Namespace) -> int:
     try:
         configuration = await load_configuration(arguments.kubeconfig, arguments.context)
     except ConfigException as error:
-        return _failed(f"no cluster to talk to: {error}", 2)
+        return _failed(str(error), 2)
     async with connect(configuration) as api:
         return await selftest(api, arguments.namespace, arguments.model, arguments.seconds)
 

@@ -12,6 +12,7 @@ from llamacluster import __version__
 from llamacluster.cli.bench import bench
 from llamacluster.cli.chat import chat
 from llamacluster.cli.completion import VARIABLE, completion
+from llamacluster.cli.connection import place_options
 from llamacluster.cli.doctor import doctor
 from llamacluster.cli.imports import import_
 from llamacluster.cli.plan import plan
@@ -24,8 +25,9 @@ _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@place_options
 @click.version_option(__version__, prog_name="kubectl-llamacluster")
-def plugin() -> None:
+def plugin(**_: object) -> None:
     """Work with LlamaClusters."""
 
 

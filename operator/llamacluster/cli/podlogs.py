@@ -17,6 +17,7 @@ from rich.text import Text
 from llamacluster.agent import contract
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
+from llamacluster.cli.duration import Duration
 from llamacluster.cli.logline import Entry, Folder, LogLine, words
 from llamacluster.cli.terminal import BadInput, Failed, out, printable, say
 from llamacluster.resources.metadata import (
@@ -39,21 +40,6 @@ CONTAINERS = (
     contract.TUNNEL_CONTAINER,
 )
 _COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta")
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-
-
-class Duration(click.ParamType[int]):
-    """A time such as 90s, 15m or 1h30m, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Seconds; click's failure for what is no duration."""
-        found = _DURATION.fullmatch(str(value))
-        if not found or not any(found.groups()):
-            self.fail(f"{value!r} is no time such as 90s, 15m or 1h30m", param, ctx)
-        days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import ConditionStatus, UpgradeStatus
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
+from llamacluster.cli.duration import Duration
 from llamacluster.cli.output import Output, formatted, output_option
 from llamacluster.cli.terminal import Failed, err, out, printable
 from llamacluster.planning.reasons import Reason
@@ -57,7 +58,11 @@ class Request:
 @click.option("--cancel", is_flag=True, help="Take the request back, while it has not begun.")
 @click.option("--wait", is_flag=True, help="Wait until all groups are upgraded and Ready.")
 @click.option(
-    "--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, help="Seconds."
+    "--timeout",
+    type=Duration(),
+    default="30m",
+    show_default=True,
+    help="How long to wait at most, such as 90s or 1h.",
 )
 @output_option(
     "its outcome (UpToDate, Available, Cancelled, Requested or Upgraded), and the upgrade, as in"
@@ -69,7 +74,7 @@ def upgrade(
     dry_run: bool,
     cancel: bool,
     wait: bool,
-    timeout: float,
+    timeout: int,
     output: Output,
 ) -> None:
     """Roll out what a newer operator would make of NAME.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import aiohttp
@@ -83,10 +85,17 @@ class KubeApi:
         self._may_go_on = may_go_on
         self.writes = 0
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+    async def get(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        seconds: float = REQUEST_TIMEOUT_SECONDS,
+    ) -> Manifest | None:
         """The object, or None if there is none."""
+        path = resource.path(name=name, namespace=namespace)
         try:
-            return await self._request("get", resource.path(name=name, namespace=namespace))
+            return await self.get_raw(path, seconds)
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -219,7 +228,13 @@ class KubeApi:
     async def _request(self, method: str, path: str, **options: Any) -> Manifest:
         options.setdefault("_request_timeout", REQUEST_TIMEOUT_SECONDS)
         response = await self._open(method, path, **options)
-        return cast("Manifest", json.loads(await response.read()))
+        try:
+            answer = json.loads(await response.read())
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):  # such as a proxy's page to log in
+            raise ApiError(response.status, "the answer is no object in JSON: is it an API server?")
+        return answer
 
     async def _open(self, method: str, path: str, **options: Any) -> aiohttp.ClientResponse:
         self._may_go_on()
@@ -275,6 +290,18 @@ def _message(error: DynamicApiError) -> str:
         return str(error.reason or error.body)
 
 
+def kubeconfig_path(given: str | None) -> str:
+    """The kubeconfig, or the list of them, as kubectl chooses it."""
+    return given or os.environ.get("KUBECONFIG") or "~/.kube/config"
+
+
+def has_kubeconfig(path: str) -> bool:
+    """Whether one of the files in a `kubeconfig_path` is there."""
+    # Not Path.exists, which raises where a folder may not be read.
+    files = (Path(each).expanduser() for each in path.split(os.pathsep) if each)
+    return any(os.path.exists(each) for each in files)  # noqa: PTH110
+
+
 async def load_configuration(kubeconfig: str | None, context: str | None) -> Configuration:
     """Credentials: of the given kubeconfig (or context of it), else of the pod that we run in,
     else of the user's default kubeconfig.
@@ -289,13 +316,27 @@ async def load_configuration(kubeconfig: str | None, context: str | None) -> Con
             pass
         else:
             return configuration
+    path = kubeconfig_path(kubeconfig)
+    if not has_kubeconfig(path):
+        raise config.ConfigException(
+            f"there is no kubeconfig at {path}: set KUBECONFIG or --kubeconfig"
+        )
     try:
         await config.load_kube_config(
-            config_file=kubeconfig, context=context, client_configuration=configuration
+            config_file=path, context=context, client_configuration=configuration
         )
-    except (TypeError, AttributeError, yaml.YAMLError) as error:  # an empty file, or another kind
-        raise config.ConfigException(f"{kubeconfig or 'the kubeconfig'} is none") from error
+    except yaml.YAMLError as error:
+        raise config.ConfigException(f"{path} is no kubeconfig: {_one_line(error)}") from error
+    except (TypeError, AttributeError) as error:  # an empty file, or another kind
+        raise config.ConfigException(f"{path} is no kubeconfig: it names no clusters") from error
+    except (config.ConfigException, OSError, ValueError) as error:  # also of files that it names
+        said = _one_line(error).removeprefix("Invalid kube-config file. ")
+        raise config.ConfigException(f"{path} cannot be used: {said}") from error
     return configuration
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 @asynccontextmanager

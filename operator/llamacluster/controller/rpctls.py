@@ -1,8 +1,8 @@
 """Keeps the certificates of RPC encryption in place.
 
-The operator may make Secrets and not read them. What it has to know of one it keeps beside it, in a
-ConfigMap: the authority, which says how long all is valid. The Secret is written first: should the
-operator end in between, certificates are made once more than needed, and never too seldom.
+The operator makes Secrets and does not read them. What it has to know of one it keeps beside it, in
+a ConfigMap: the authority, which says how long all is valid. The Secret is written first: should
+the operator end in between, certificates are made once more than needed, and never too seldom.
 """
 
 from __future__ import annotations

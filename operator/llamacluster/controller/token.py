@@ -1,4 +1,4 @@
-"""The token of a LlamaCluster's agents: made by chance, written once, and never read.
+"""The token of a LlamaCluster's agents: made by chance, written once, and not read.
 
 The operator may create Secrets and do nothing else with them, so it cannot see whether there is
 one. It makes one whenever pods come to need it, and again when a pod waits as one does whose Secret

@@ -48,7 +48,7 @@ def rpc_secret(
 
 def rpc_authority(cluster: LlamaCluster, authority: str) -> Manifest:
     """The authority of the Secret's certificate, as PEM: what the operator has to know of it, which
-    may not read Secrets. It says when it is to be renewed, and is trusted for a while after."""
+    does not read Secrets. It says when it is to be renewed, and is trusted for a while after."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,6 +125,7 @@ def api_server(folder: Path, *clusters: Manifest) -> Iterator[Path]:
     base = "/apis/llamacluster.dev/v1alpha1/namespaces/ns/llamaclusters"
     answers: dict[str, Any] = {f"{base}/{each['metadata']['name']}": each for each in clusters}
     answers[base] = {"items": list(clusters)}
+    answers["/apis/llamacluster.dev/v1alpha1"] = {"kind": "APIResourceList"}
 
     class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -131,19 +133,45 @@ def api_server(folder: Path, *clusters: Manifest) -> Iterator[Path]:
             _json(self, 200 if found else 404, found or {"message": "not found"})
 
     with answering(Handler) as port:
-        kubeconfig = folder / "kubeconfig"
-        context = {"cluster": "c", "user": "u", "namespace": "ns"}
-        kubeconfig.write_text(
-            yaml.safe_dump(
-                {
-                    "current-context": "c",
-                    "contexts": [{"name": "c", "context": context}],
-                    "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-                    "users": [{"name": "u", "user": {}}],
-                }
-            )
+        yield _kubeconfig(folder, port)
+
+
+@contextmanager
+def saying(folder: Path, status: int, body: str) -> Iterator[Path]:
+    """A kubeconfig that leads to a server that gives everything the same answer."""
+
+    class Handler(Quiet, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    with answering(Handler) as port:
+        yield _kubeconfig(folder, port)
+
+
+@contextmanager
+def silent(folder: Path) -> Iterator[Path]:
+    """A kubeconfig that leads to a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield _kubeconfig(folder, server.getsockname()[1])
+
+
+def _kubeconfig(folder: Path, port: int) -> Path:
+    kubeconfig = folder / "kubeconfig"
+    context = {"cluster": "c", "user": "u", "namespace": "ns"}
+    kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": context}],
+                "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+                "users": [{"name": "u", "user": {}}],
+            }
         )
-        yield kubeconfig
+    )
+    return kubeconfig
 
 
 @contextmanager

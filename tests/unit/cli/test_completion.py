@@ -47,6 +47,7 @@ def test_names_are_those_of_the_cluster(tmp_path: Path, verb: str) -> None:
         place = f"--kubeconfig={kubeconfig}"
         assert values(verb, place, "") == ["tiny", "large", NO_FILES]
         assert values(verb, place, "-n", "ns", "t") == ["tiny", NO_FILES]
+        assert values(place, verb, "t") == ["tiny", NO_FILES]
         assert values(verb, place, "-n", "elsewhere", "t") == [NO_FILES]
 
 

@@ -68,7 +68,7 @@ def test_a_kubeconfig_that_is_not_there_is_named(
 ) -> None:
     missing = tmp_path / "nowhere"
     assert operator.main([*RUN, f"--kubeconfig={missing}"]) == 2
-    assert f"there is no kubeconfig {missing}" in capsys.readouterr().err
+    assert f"there is no kubeconfig at {missing}" in capsys.readouterr().err
 
 
 def test_a_kubeconfig_without_a_context_is_told(
@@ -78,7 +78,7 @@ def test_a_kubeconfig_without_a_context_is_told(
     empty.write_text("apiVersion: v1\nkind: Config\n")
     assert operator.main([*RUN, f"--kubeconfig={empty}"]) == 2
     [*_, line] = capsys.readouterr().err.splitlines()
-    assert "no cluster to talk to" in line
+    assert f"{empty} cannot be used: Expected key current-context" in line
 
 
 @pytest.mark.parametrize("option", ["--health", "--metrics"])

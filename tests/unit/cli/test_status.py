@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
 from llamacluster.api.types import LlamaCluster
-from llamacluster.cli.plugin import plugin
 from llamacluster.cli.status import is_ready, screen
 from tests.build import Manifest, stored
 
@@ -157,12 +154,3 @@ def test_what_others_say_cannot_move_the_cursor() -> None:
 )
 def test_ready_is_what_the_condition_says(status: Manifest, ready: bool) -> None:
     assert is_ready(LlamaCluster.model_validate(stored(status=status))) is ready
-
-
-@pytest.mark.parametrize("content", ["", "- a list", "text", "{"])
-def test_no_cluster_is_the_users_to_name(tmp_path: Path, content: str) -> None:
-    nothing = tmp_path / "kubeconfig"
-    nothing.write_text(content)
-    done = CliRunner().invoke(plugin, ["status", "x", f"--kubeconfig={nothing}"])
-    assert done.exit_code == 2
-    assert "no cluster to talk to" in done.stderr

@@ -43,9 +43,11 @@ class Link(FakeKubeApi):
     loses_answers: bool = False
     """Writes are done, and nobody hears of it."""
 
-    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+    async def get(
+        self, resource: Resource, namespace: str, name: str, seconds: float = 0
+    ) -> Manifest | None:
         await self._way()
-        return await super().get(resource, namespace, name)
+        return await super().get(resource, namespace, name, seconds)
 
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
         await self._way()

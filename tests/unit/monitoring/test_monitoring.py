@@ -130,3 +130,16 @@ def test_the_autoscalers_examples_ask_for_what_there_is(name: str) -> None:
     assert list(yaml.safe_load_all(text))
     assert names_in(text)
     assert names_in(text) <= series().keys()
+
+
+def test_the_autoscalers_examples_want_four_fifths_of_the_examples_slots() -> None:
+    cluster, hpa, keda = (
+        yaml.safe_load((EXAMPLES / name).read_text())
+        for name in ("llama-70b.yaml", "autoscale/hpa.yaml", "autoscale/keda.yaml")
+    )
+    assert {each["spec"]["scaleTargetRef"]["name"] for each in (hpa, keda)} == {
+        cluster["metadata"]["name"]
+    }
+    wanted = cluster["spec"]["inference"]["parallel"] * 4 / 5
+    assert hpa["spec"]["metrics"][0]["pods"]["target"]["averageValue"] == f"{wanted * 1000:.0f}m"
+    assert keda["spec"]["triggers"][0]["metadata"]["threshold"] == f"{wanted}"
