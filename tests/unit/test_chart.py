@@ -180,21 +180,21 @@ def test_the_operator_may_do_exactly_this_in_all_namespaces() -> None:
 @pytest.mark.parametrize("namespaces", [[], ["a"]])
 def test_the_operator_may_look_at_a_node(namespaces: list[str]) -> None:
     objects = render(watchNamespaces=namespaces)
-    role = the(objects, "ClusterRole", "llamacluster-operator-nodes")
+    role = the(objects, "ClusterRole", "llamacluster-operator-system-nodes")
     assert rules(role) == OF_NODES
-    binding = the(objects, "ClusterRoleBinding", "llamacluster-operator-nodes")
-    assert binding["roleRef"]["name"] == "llamacluster-operator-nodes"
+    binding = the(objects, "ClusterRoleBinding", "llamacluster-operator-system-nodes")
+    assert binding["roleRef"]["name"] == "llamacluster-operator-system-nodes"
     assert binding["subjects"][0]["name"] == "llamacluster-operator"
 
 
 def test_an_operator_of_some_namespaces_has_no_right_in_others() -> None:
     objects = render(watchNamespaces=["a", "b"])
     [binding] = of_kind(objects, "ClusterRoleBinding")
-    assert binding["roleRef"]["name"] == "llamacluster-operator-nodes"
+    assert binding["roleRef"]["name"] == "llamacluster-operator-system-nodes"
     assert [role["metadata"]["name"] for role in of_kind(objects, "ClusterRole")] == [
-        "llamacluster-operator-nodes",
-        "llamacluster-operator-view",
-        "llamacluster-operator-edit",
+        "llamacluster-operator-system-nodes",
+        "llamacluster-operator-system-view",
+        "llamacluster-operator-system-edit",
     ]
     roles, bindings = (
         [one for one in of_kind(objects, kind) if one["metadata"]["namespace"] != "system"]
@@ -230,7 +230,7 @@ def test_the_security_page_lists_these_rights_and_no_others() -> None:
     del listed["objects"]
     objects = render()
     allowed = rules(the(objects, "ClusterRole")) | rules(
-        the(objects, "ClusterRole", "llamacluster-operator-nodes")
+        the(objects, "ClusterRole", "llamacluster-operator-system-nodes")
     )
     allowed["coordination.k8s.io", "leases"] = {"get", "create", "update"}
     assert listed == {resource: verbs for (_, resource), verbs in allowed.items()}
@@ -293,8 +293,8 @@ def test_an_operator_without_metrics_is_not_scraped() -> None:
 
 def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_status() -> None:
     objects = render()
-    view = the(objects, "ClusterRole", "llamacluster-operator-view")
-    edit = the(objects, "ClusterRole", "llamacluster-operator-edit")
+    view = the(objects, "ClusterRole", "llamacluster-operator-system-view")
+    edit = the(objects, "ClusterRole", "llamacluster-operator-system-edit")
     assert all(verbs == {"get", "list", "watch"} for verbs in rules(view).values())
     assert ("llamacluster.dev", "llamaclusters/status") not in rules(edit)
     assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
@@ -468,6 +468,34 @@ def test_a_release_of_another_name_has_objects_of_another_name() -> None:
         "llamaclusters.llamacluster.dev",
         *(
             f"mine-llamacluster-operator{suffix}"
-            for suffix in ("", "-lease", "-nodes", "-view", "-edit", "-test")
+            for suffix in (
+                "",
+                "-lease",
+                "-default-nodes",
+                "-default-view",
+                "-default-edit",
+                "-test",
+            )
         ),
     }
+
+
+def test_releases_for_one_namespace_each_have_no_object_in_common() -> None:
+    releases = []
+    for where in ("a", "b"):
+        text = run(
+            [
+                *(tool("helm"), "template", "llamacluster", str(CHART), f"--namespace={where}"),
+                *("--kube-version=1.30", f"--set=watchNamespaces={{{where}}}"),
+                f"--set=crds.install={'true' if where == 'a' else 'false'}",
+            ],
+            timeout=60,
+        )
+        objects = [one for one in yaml.safe_load_all(text) if one]
+        releases.append(
+            {
+                (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"])
+                for one in objects
+            }
+        )
+    assert not releases[0] & releases[1]
