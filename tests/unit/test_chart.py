@@ -15,13 +15,14 @@ from llamacluster.agent.contract import AGENT_PORT
 from llamacluster.api.types import LlamaCluster
 from llamacluster.cli import selftest
 from llamacluster.controller import health
+from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
     LWS_GROUP_INDEX_LABEL,
     LWS_WORKER_INDEX_LABEL,
 )
 from tests import chartreadme, kubernetesschema
-from tests.build import Manifest
+from tests.build import Manifest, a_plan, llama_cluster
 from tests.kind.cluster import tool
 from tests.kind.command import CommandFailed, run
 from tests.kind.host import REPOSITORY
@@ -271,7 +272,6 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
     assert own["podMetricsEndpoints"][0]["port"] == "metrics"
     groups = the(objects, "PodMonitor", "llamacluster-operator-groups")["spec"]
     assert groups["namespaceSelector"] == {"any": True}
-    assert groups["podMetricsEndpoints"][0]["portNumber"] == AGENT_PORT
     keys = {row["key"] for row in groups["selector"]["matchExpressions"]}
     assert keys == {CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL}
     index = LWS_GROUP_INDEX_LABEL.translate(str.maketrans("./-", "___"))
@@ -283,6 +283,18 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
     assert boards["metadata"]["labels"]["grafana_dashboard"] == "1"
     for file in (CHART / "dashboards").glob("*.json"):
         assert json.loads(boards["data"][file.name]) == json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("encryption", [False, True])
+def test_the_leader_has_the_port_that_is_scraped(encryption: bool) -> None:
+    objects = render(monitoring={"podMonitors": {"enabled": True}})
+    monitor = the(objects, "PodMonitor", "llamacluster-operator-groups")["spec"]
+    # Not portNumber: what is older than Prometheus' operator 0.79, or another's, ignores it.
+    name = monitor["podMetricsEndpoints"][0]["port"]
+    leader = leader_pod(llama_cluster(rpc={"encryption": encryption}), "image", a_plan())["spec"]
+    ports = [port for container in leader["containers"] for port in container.get("ports", [])]
+    assert {"name": name, "containerPort": AGENT_PORT} in ports
+    assert [port["name"] for port in ports].count(name) == 1
 
 
 def test_an_operator_without_metrics_is_not_scraped() -> None:
