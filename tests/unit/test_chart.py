@@ -466,6 +466,14 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"metrics": {"port": 8081}}, "port"),
         ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
         ({"monitoring": {"alerts": {"enabled": True}}}, "metrics.enabled"),
+        (
+            {
+                "metrics": {"enabled": True},
+                "monitoring": {"alerts": {"enabled": True}},
+                "networkPolicy": {"enabled": True},
+            },
+            "networkPolicy.ingress",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:
