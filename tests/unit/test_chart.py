@@ -68,8 +68,8 @@ def the(objects: list[Manifest], kind: str, name: str = "llamacluster-operator")
     return found
 
 
-def pod(objects: list[Manifest]) -> Manifest:
-    spec: Manifest = the(objects, "Deployment")["spec"]["template"]["spec"]
+def pod(objects: list[Manifest], name: str = "llamacluster-operator") -> Manifest:
+    spec: Manifest = the(objects, "Deployment", name)["spec"]["template"]["spec"]
     return spec
 
 
@@ -297,6 +297,15 @@ def test_the_leader_has_the_port_that_is_scraped(encryption: bool) -> None:
     assert [port["name"] for port in ports].count(name) == 1
 
 
+def test_runbooks_are_links_where_the_repository_can_be_read() -> None:
+    prefix = "https://git.example/llamacluster/blob/main/"
+    alerts = {"enabled": True, "runbookUrlPrefix": prefix}
+    objects = render(metrics={"enabled": True}, monitoring={"alerts": alerts})
+    for rule in the(objects, "PrometheusRule")["spec"]["groups"][0]["rules"]:
+        url = f"{prefix}docs/runbooks/{rule['alert']}.md"
+        assert rule["annotations"]["runbook_url"] == url
+
+
 def test_an_operator_without_metrics_is_not_scraped() -> None:
     objects = render(monitoring={"podMonitors": {"enabled": True}}, watchNamespaces=["a"])
     [groups] = of_kind(objects, "PodMonitor")
@@ -401,6 +410,7 @@ def test_helm_test_serves_a_token_where_the_operator_sees_it(
     assert violations(tester["spec"]) == []
     [container] = tester["spec"]["containers"]
     assert container["args"][:2] == ["test", f"--namespace={where}"]
+    assert container["args"][3] == "--seconds=280"
     model = container["args"][2].removeprefix("--model=")
     LlamaCluster.model_validate(selftest.manifest("name", "namespace", model))
     assert rules(the(objects, "Role", name)) == {
@@ -463,8 +473,10 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"affinity": {"podAffinities": {}}}, "podAffinities"),
         ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologyKey"),
         ({"test": {"model": {"url": "x"}}}, "url"),
+        ({"test": {"seconds": 0}}, "seconds"),
         ({"metrics": {"port": 8081}}, "port"),
         ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
+        ({"monitoring": {"alerts": {"runbookUrlPrefix": "https://x"}}}, "runbookUrlPrefix"),
         ({"monitoring": {"alerts": {"enabled": True}}}, "metrics.enabled"),
         (
             {
@@ -498,6 +510,27 @@ def test_a_release_of_another_name_has_objects_of_another_name() -> None:
             )
         ),
     }
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3"])
+def test_a_name_may_look_like_a_number(name: str) -> None:
+    values = {**EVERYTHING, "watchNamespaces": [name], "priorityClassName": name}
+    text = run(
+        [
+            *(tool("helm"), "template", name, str(CHART), f"--namespace={name}"),
+            *("--kube-version=1.30", "--values=-"),
+        ],
+        stdin=json.dumps(values),
+        timeout=60,
+    )
+    objects = [one for one in yaml.safe_load_all(text) if one]
+    for one in objects:
+        if one["kind"] != "CustomResourceDefinition":
+            assert kubernetesschema.errors(kubernetesschema.NEWEST, one) == []
+            assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == name
+    args = pod(objects, f"{name}-llamacluster-operator")["containers"][0]["args"]
+    own = f"app.kubernetes.io/name=llamacluster-operator,app.kubernetes.io/instance={name}"
+    assert f"--own-labels={own}" in args
 
 
 def test_releases_for_one_namespace_each_have_no_object_in_common() -> None:

@@ -13,7 +13,7 @@
 
 {{- define "llamacluster.selectorLabels" -}}
 app.kubernetes.io/name: llamacluster-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Ours win: they select pods, or say whose an object is. */}}

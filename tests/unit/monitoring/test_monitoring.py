@@ -64,7 +64,7 @@ def test_the_alerts_fire_when_they_should() -> None:
 def test_an_alert_asks_for_what_there_is_and_has_its_page(rule: dict[str, Any]) -> None:
     assert names_in(rule["expr"])
     assert names_in(rule["expr"]) <= series().keys()
-    page = REPOSITORY / rule["annotations"]["runbook"]
+    page = REPOSITORY / rule["annotations"]["runbook_url"]
     assert page == RUNBOOKS / f"{rule['alert']}.md"
     assert rule["expr"] in page.read_text()
     assert rule["labels"]["severity"] in ("critical", "warning")
