@@ -16,7 +16,6 @@ from io import StringIO
 from typing import Literal
 
 from llamacluster.agent.contract import HeldMemory, LeaderStatus, Phase
-from llamacluster.planning.reasons import Reason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -121,10 +120,6 @@ METRICS = (
     ENGINE_AGE,
 )
 
-LOSSES = (Reason.WorkerLost, Reason.WorkerLeaving, Reason.EngineHung, Reason.EngineFailed)
-"""What a group that serves is lost by. Counted from 0, because Prometheus sees no increase in a
-series that begins with 1."""
-
 
 @dataclass(frozen=True)
 class GateLoad:
@@ -177,15 +172,14 @@ def exposition(
         status["name"]: (status["memory"], status["memoryLimitBytes"]),
         **{row["name"]: (row["memory"], row["memoryLimitBytes"]) for row in workers},
     }
-    counted = {**dict.fromkeys(LOSSES, (0, 0.0)), **recoveries}
     parts = [
         _series(READY, {(): ready}),
         _series(PHASE, {(phase,): status["phase"] == phase for phase in Phase}),
         _series(WANTED, {(): wanted}),
         _series(ATTACHED, {(): sum(row["attached"] for row in workers)}),
         _series(FORMATIONS, {(): status["formations"]}),
-        _series(RECOVERIES, {(why,): count for why, (count, _) in counted.items()}),
-        _series(RECOVERY_SECONDS, {(why,): took for why, (_, took) in counted.items()}),
+        _series(RECOVERIES, {(why,): count for why, (count, _) in recoveries.items()}),
+        _series(RECOVERY_SECONDS, {(why,): took for why, (_, took) in recoveries.items()}),
         _series(LOAD_SECONDS, {(): status["loadSeconds"]}),
         _series(SLOTS, {(): slots}),
         _series(PLACED, dict(_placed(status))),

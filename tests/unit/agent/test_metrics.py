@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import LeaderStatus, Phase
 from llamacluster.agent.metrics import (
-    LOSSES,
     METRICS,
     EngineTold,
     GateLoad,
@@ -74,12 +72,11 @@ def told(
     status: LeaderStatus | None = None,
     gate: GateLoad | None = GATE,
     engine: EngineTold | None = None,
-    recoveries: Mapping[str, tuple[int, float]] = {"WorkerLost": (2, 31.5)},
 ) -> str:
     return exposition(
         status or served(),
         ready=True,
-        recoveries=recoveries,
+        recoveries={"WorkerLost": (2, 31.5)},
         wanted=2,
         slots=4,
         gate=gate,
@@ -121,15 +118,6 @@ def test_a_group_that_serves_tells_all() -> None:
     assert found["llamacpp:requests_processing", ()] == 1
     own = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE llamacluster")]
     assert own == [metric.name for metric in METRICS]
-
-
-def test_what_a_group_may_be_lost_by_is_counted_from_the_start() -> None:
-    found = samples(told(recoveries={}))
-    for name in ("recoveries_total", "recovery_seconds_total"):
-        counts = {
-            labels: value for (of, labels), value in found.items() if of.endswith(f"group_{name}")
-        }
-        assert counts == {(("reason", reason),): 0 for reason in LOSSES}
 
 
 def test_what_is_not_known_is_left_out() -> None:
@@ -221,4 +209,5 @@ def test_recoveries_are_counted_by_what_the_group_was_lost_by() -> None:
     for reason in (Reason.WorkerLost, Reason.EngineHung, Reason.WorkerLost):
         status.enter(Phase.Serving, Reason.Ready, "serving")
         status.fail(GroupError(reason, "lost"))
-    assert status.recoveries == {"WorkerLost": (1, 0.0), "EngineHung": (1, 0.0)}
+    never = {"WorkerLeaving": (0, 0.0), "EngineFailed": (0, 0.0)}
+    assert status.recoveries == {"WorkerLost": (1, 0.0), "EngineHung": (1, 0.0), **never}
