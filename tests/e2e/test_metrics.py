@@ -128,6 +128,7 @@ def test_the_operator_tells_of_its_work_and_of_the_cluster(
         assert planned > 0
         done = "llamacluster_operator_reconcile_duration_seconds_count"
         assert value(found, done, outcome="success") > 0
+        assert value(found, "llamacluster_operator_leading") == 1
         asked = "llamacluster_operator_api_requests_total"
         assert value(found, asked, verb="get", resource="llamaclusters", code="200") > 0
         assert linted(text) == ""

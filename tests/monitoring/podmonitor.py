@@ -12,7 +12,7 @@ from typing import Any
 Json = dict[str, Any]
 
 SPEC = {"namespaceSelector", "selector", "podMetricsEndpoints"}
-ENDPOINT = {"port", "portNumber", "relabelings", "honorLabels"}
+ENDPOINT = {"port", "relabelings", "honorLabels"}
 SCRAPE_INTERVAL = "5s"
 
 
@@ -69,11 +69,8 @@ def _selected(selector: Json) -> list[Json]:
 
 def _port(endpoint: Json) -> Json:
     _only(endpoint, ENDPOINT)
-    if "portNumber" in endpoint:
-        source, value = "__meta_kubernetes_pod_container_port_number", endpoint["portNumber"]
-    else:
-        source, value = "__meta_kubernetes_pod_container_port_name", endpoint["port"]
-    return {"source_labels": [source], "regex": str(value), "action": "keep"}
+    source = "__meta_kubernetes_pod_container_port_name"
+    return {"source_labels": [source], "regex": endpoint["port"], "action": "keep"}
 
 
 def _relabeling(rule: Json) -> Json:

@@ -15,13 +15,14 @@ from llamacluster.agent.contract import AGENT_PORT
 from llamacluster.api.types import LlamaCluster
 from llamacluster.cli import selftest
 from llamacluster.controller import health
+from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
     LWS_GROUP_INDEX_LABEL,
     LWS_WORKER_INDEX_LABEL,
 )
 from tests import chartreadme, kubernetesschema
-from tests.build import Manifest
+from tests.build import Manifest, a_plan, llama_cluster
 from tests.kind.cluster import tool
 from tests.kind.command import CommandFailed, run
 from tests.kind.host import REPOSITORY
@@ -67,8 +68,8 @@ def the(objects: list[Manifest], kind: str, name: str = "llamacluster-operator")
     return found
 
 
-def pod(objects: list[Manifest]) -> Manifest:
-    spec: Manifest = the(objects, "Deployment")["spec"]["template"]["spec"]
+def pod(objects: list[Manifest], name: str = "llamacluster-operator") -> Manifest:
+    spec: Manifest = the(objects, "Deployment", name)["spec"]["template"]["spec"]
     return spec
 
 
@@ -180,21 +181,21 @@ def test_the_operator_may_do_exactly_this_in_all_namespaces() -> None:
 @pytest.mark.parametrize("namespaces", [[], ["a"]])
 def test_the_operator_may_look_at_a_node(namespaces: list[str]) -> None:
     objects = render(watchNamespaces=namespaces)
-    role = the(objects, "ClusterRole", "llamacluster-operator-nodes")
+    role = the(objects, "ClusterRole", "llamacluster-operator-system-nodes")
     assert rules(role) == OF_NODES
-    binding = the(objects, "ClusterRoleBinding", "llamacluster-operator-nodes")
-    assert binding["roleRef"]["name"] == "llamacluster-operator-nodes"
+    binding = the(objects, "ClusterRoleBinding", "llamacluster-operator-system-nodes")
+    assert binding["roleRef"]["name"] == "llamacluster-operator-system-nodes"
     assert binding["subjects"][0]["name"] == "llamacluster-operator"
 
 
 def test_an_operator_of_some_namespaces_has_no_right_in_others() -> None:
     objects = render(watchNamespaces=["a", "b"])
     [binding] = of_kind(objects, "ClusterRoleBinding")
-    assert binding["roleRef"]["name"] == "llamacluster-operator-nodes"
+    assert binding["roleRef"]["name"] == "llamacluster-operator-system-nodes"
     assert [role["metadata"]["name"] for role in of_kind(objects, "ClusterRole")] == [
-        "llamacluster-operator-nodes",
-        "llamacluster-operator-view",
-        "llamacluster-operator-edit",
+        "llamacluster-operator-system-nodes",
+        "llamacluster-operator-system-view",
+        "llamacluster-operator-system-edit",
     ]
     roles, bindings = (
         [one for one in of_kind(objects, kind) if one["metadata"]["namespace"] != "system"]
@@ -230,7 +231,7 @@ def test_the_security_page_lists_these_rights_and_no_others() -> None:
     del listed["objects"]
     objects = render()
     allowed = rules(the(objects, "ClusterRole")) | rules(
-        the(objects, "ClusterRole", "llamacluster-operator-nodes")
+        the(objects, "ClusterRole", "llamacluster-operator-system-nodes")
     )
     allowed["coordination.k8s.io", "leases"] = {"get", "create", "update"}
     assert listed == {resource: verbs for (_, resource), verbs in allowed.items()}
@@ -271,7 +272,6 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
     assert own["podMetricsEndpoints"][0]["port"] == "metrics"
     groups = the(objects, "PodMonitor", "llamacluster-operator-groups")["spec"]
     assert groups["namespaceSelector"] == {"any": True}
-    assert groups["podMetricsEndpoints"][0]["portNumber"] == AGENT_PORT
     keys = {row["key"] for row in groups["selector"]["matchExpressions"]}
     assert keys == {CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL}
     index = LWS_GROUP_INDEX_LABEL.translate(str.maketrans("./-", "___"))
@@ -285,6 +285,27 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
         assert json.loads(boards["data"][file.name]) == json.loads(file.read_text())
 
 
+@pytest.mark.parametrize("encryption", [False, True])
+def test_the_leader_has_the_port_that_is_scraped(encryption: bool) -> None:
+    objects = render(monitoring={"podMonitors": {"enabled": True}})
+    monitor = the(objects, "PodMonitor", "llamacluster-operator-groups")["spec"]
+    # Not portNumber: what is older than Prometheus' operator 0.79, or another's, ignores it.
+    name = monitor["podMetricsEndpoints"][0]["port"]
+    leader = leader_pod(llama_cluster(rpc={"encryption": encryption}), "image", a_plan())["spec"]
+    ports = [port for container in leader["containers"] for port in container.get("ports", [])]
+    assert {"name": name, "containerPort": AGENT_PORT} in ports
+    assert [port["name"] for port in ports].count(name) == 1
+
+
+def test_runbooks_are_links_where_the_repository_can_be_read() -> None:
+    prefix = "https://git.example/llamacluster/blob/main/"
+    alerts = {"enabled": True, "runbookUrlPrefix": prefix}
+    objects = render(metrics={"enabled": True}, monitoring={"alerts": alerts})
+    for rule in the(objects, "PrometheusRule")["spec"]["groups"][0]["rules"]:
+        url = f"{prefix}docs/runbooks/{rule['alert']}.md"
+        assert rule["annotations"]["runbook_url"] == url
+
+
 def test_an_operator_without_metrics_is_not_scraped() -> None:
     objects = render(monitoring={"podMonitors": {"enabled": True}}, watchNamespaces=["a"])
     [groups] = of_kind(objects, "PodMonitor")
@@ -293,8 +314,8 @@ def test_an_operator_without_metrics_is_not_scraped() -> None:
 
 def test_people_who_may_edit_a_namespace_may_edit_its_clusters_but_not_their_status() -> None:
     objects = render()
-    view = the(objects, "ClusterRole", "llamacluster-operator-view")
-    edit = the(objects, "ClusterRole", "llamacluster-operator-edit")
+    view = the(objects, "ClusterRole", "llamacluster-operator-system-view")
+    edit = the(objects, "ClusterRole", "llamacluster-operator-system-edit")
     assert all(verbs == {"get", "list", "watch"} for verbs in rules(view).values())
     assert ("llamacluster.dev", "llamaclusters/status") not in rules(edit)
     assert "rbac.authorization.k8s.io/aggregate-to-view" not in edit["metadata"]["labels"]
@@ -389,6 +410,7 @@ def test_helm_test_serves_a_token_where_the_operator_sees_it(
     assert violations(tester["spec"]) == []
     [container] = tester["spec"]["containers"]
     assert container["args"][:2] == ["test", f"--namespace={where}"]
+    assert container["args"][3] == "--seconds=280"
     model = container["args"][2].removeprefix("--model=")
     LlamaCluster.model_validate(selftest.manifest("name", "namespace", model))
     assert rules(the(objects, "Role", name)) == {
@@ -451,9 +473,19 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"affinity": {"podAffinities": {}}}, "podAffinities"),
         ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologyKey"),
         ({"test": {"model": {"url": "x"}}}, "url"),
+        ({"test": {"seconds": 0}}, "seconds"),
         ({"metrics": {"port": 8081}}, "port"),
         ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
+        ({"monitoring": {"alerts": {"runbookUrlPrefix": "https://x"}}}, "runbookUrlPrefix"),
         ({"monitoring": {"alerts": {"enabled": True}}}, "metrics.enabled"),
+        (
+            {
+                "metrics": {"enabled": True},
+                "monitoring": {"alerts": {"enabled": True}},
+                "networkPolicy": {"enabled": True},
+            },
+            "networkPolicy.ingress",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:
@@ -468,6 +500,55 @@ def test_a_release_of_another_name_has_objects_of_another_name() -> None:
         "llamaclusters.llamacluster.dev",
         *(
             f"mine-llamacluster-operator{suffix}"
-            for suffix in ("", "-lease", "-nodes", "-view", "-edit", "-test")
+            for suffix in (
+                "",
+                "-lease",
+                "-default-nodes",
+                "-default-view",
+                "-default-edit",
+                "-test",
+            )
         ),
     }
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3"])
+def test_a_name_may_look_like_a_number(name: str) -> None:
+    values = {**EVERYTHING, "watchNamespaces": [name], "priorityClassName": name}
+    text = run(
+        [
+            *(tool("helm"), "template", name, str(CHART), f"--namespace={name}"),
+            *("--kube-version=1.30", "--values=-"),
+        ],
+        stdin=json.dumps(values),
+        timeout=60,
+    )
+    objects = [one for one in yaml.safe_load_all(text) if one]
+    for one in objects:
+        if one["kind"] != "CustomResourceDefinition":
+            assert kubernetesschema.errors(kubernetesschema.NEWEST, one) == []
+            assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == name
+    args = pod(objects, f"{name}-llamacluster-operator")["containers"][0]["args"]
+    own = f"app.kubernetes.io/name=llamacluster-operator,app.kubernetes.io/instance={name}"
+    assert f"--own-labels={own}" in args
+
+
+def test_releases_for_one_namespace_each_have_no_object_in_common() -> None:
+    releases = []
+    for where in ("a", "b"):
+        text = run(
+            [
+                *(tool("helm"), "template", "llamacluster", str(CHART), f"--namespace={where}"),
+                *("--kube-version=1.30", f"--set=watchNamespaces={{{where}}}"),
+                f"--set=crds.install={'true' if where == 'a' else 'false'}",
+            ],
+            timeout=60,
+        )
+        objects = [one for one in yaml.safe_load_all(text) if one]
+        releases.append(
+            {
+                (one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"])
+                for one in objects
+            }
+        )
+    assert not releases[0] & releases[1]

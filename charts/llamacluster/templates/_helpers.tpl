@@ -6,9 +6,14 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Of what is in no namespace and every release has: several may have one name, in other namespaces. */}}
+{{- define "llamacluster.clusterName" -}}
+{{ include "llamacluster.name" . }}-{{ .Release.Namespace }}
+{{- end -}}
+
 {{- define "llamacluster.selectorLabels" -}}
 app.kubernetes.io/name: llamacluster-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* Ours win: they select pods, or say whose an object is. */}}

@@ -62,7 +62,7 @@ def custom_resource_definition() -> dict[str, Any]:
                     "additionalPrinterColumns": [
                         _column("Model", ".status.modelFile", "File name of the model"),
                         _column("Topology", ".spec.topology", "How the model is laid over pods"),
-                        _column("Workers", ".spec.workers.count", "Workers of each group"),
+                        _column("Workers", ".status.plan.workers", "Workers of each group"),
                         _column("Ready", '.status.conditions[?(@.type=="Ready")].status', "Ready"),
                         _column(
                             "Reason",
@@ -70,12 +70,6 @@ def custom_resource_definition() -> dict[str, Any]:
                             "Why it is ready or not",
                         ),
                         _column("Age", ".metadata.creationTimestamp", "Age"),
-                        _column(
-                            "Planned-Workers",
-                            ".status.plan.workers",
-                            "Workers of each group, as planned",
-                            priority=1,
-                        ),
                         _column(
                             "Worker-Memory",
                             ".status.plan.workerMemory",
@@ -103,7 +97,7 @@ def custom_resource_definition() -> dict[str, Any]:
 
 
 def _column(name: str, path: str, description: str, priority: int = 0) -> dict[str, Any]:
-    kind = {"Workers": "integer", "Planned-Workers": "integer", "Age": "date"}.get(name, "string")
+    kind = {"Workers": "integer", "Age": "date"}.get(name, "string")
     column: dict[str, Any] = {
         "name": name,
         "type": kind,

@@ -123,6 +123,11 @@ class Metrics:
             ["version"],
             registry=self.registry,
         ).labels(__version__).set(1)
+        self._leading = Gauge(
+            "llamacluster_operator_leading",
+            "1 for the operator that works, 0 for one that stands by.",
+            registry=self.registry,
+        )
         self._reconciles = Histogram(
             "llamacluster_operator_reconcile_duration_seconds",
             "How long a LlamaCluster was worked on: to the end (success), until what may happen"
@@ -149,6 +154,10 @@ class Metrics:
     def asked(self, verb: str, resource: str, code: int) -> None:
         """The API server answered a request."""
         self._requests.labels(verb, resource, str(code)).inc()
+
+    def leads(self) -> None:
+        """From now on, until its end, this operator works."""
+        self._leading.set(1)
 
     def follow(self, queue: WorkQueue) -> None:
         """This is the work queue."""

@@ -117,6 +117,7 @@ async def _work(
     may_go_on: Callable[[], None],
 ) -> None:
     """What one operator does at a time."""
+    metrics.leads()
     expected = (ApiError, aiohttp.ClientError, TimeoutError, LeaseLost)
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(connect(configuration, metrics.asked, may_go_on))

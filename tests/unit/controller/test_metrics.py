@@ -176,6 +176,13 @@ async def test_metrics_are_served_and_nothing_else() -> None:
     assert "process_resident_memory_bytes" in text
 
 
+def test_an_operator_stands_by_until_it_works() -> None:
+    metrics = Metrics()
+    assert value(metrics.registry, "llamacluster_operator_leading") == 0
+    metrics.leads()
+    assert value(metrics.registry, "llamacluster_operator_leading") == 1
+
+
 def test_two_operators_in_a_process_count_apart() -> None:
     one, other = Metrics(), Metrics()
     one.asked("list", "pods", 200)

@@ -12,10 +12,15 @@ import pytest
 import yaml
 
 from llamacluster.agent.metrics import METRICS
+from llamacluster.controller.drift import PROGRAM_BYTES
+from llamacluster.planning.account import Settings
+from llamacluster.planning.formula import Formula
+from llamacluster.planning.plan import Planner, kept_graphs_bytes
 from tests.kind.command import run
 from tests.kind.gotools import PROMETHEUS, programs
 from tests.kind.host import REPOSITORY
 from tests.kind.product import CHART, EXAMPLES
+from tests.model.headers import MODELS
 from tests.unit.monitoring.exposed import (
     ENGINES_OWN,
     names_in,
@@ -24,6 +29,7 @@ from tests.unit.monitoring.exposed import (
     operators_own,
     series,
 )
+from tests.unit.planning.test_model import model
 
 ALERTS = CHART / "alerts" / "llamacluster.yaml"
 RULES: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
@@ -58,10 +64,24 @@ def test_the_alerts_fire_when_they_should() -> None:
 def test_an_alert_asks_for_what_there_is_and_has_its_page(rule: dict[str, Any]) -> None:
     assert names_in(rule["expr"])
     assert names_in(rule["expr"]) <= series().keys()
-    page = REPOSITORY / rule["annotations"]["runbook"]
+    page = REPOSITORY / rule["annotations"]["runbook_url"]
     assert page == RUNBOOKS / f"{rule['alert']}.md"
     assert rule["expr"] in page.read_text()
     assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_worker_that_holds_all_that_was_planned_is_not_short_of_memory(name: str) -> None:
+    [rule] = [rule for rule in RULES if rule["alert"] == "LlamaClusterMemoryShort"]
+    threshold = float(re.findall(r"> (0\.\d+) \*", rule["expr"])[0])
+    planner = Planner(model(name), Formula(model(name)))
+    for workers in (1, 2, 4):
+        split = planner.split(workers, Settings(context_size=8192, parallel=2))
+        for memory, layers, need in zip(
+            split.account.workers, split.layers, split.needs, strict=True
+        ):
+            graphs = kept_graphs_bytes(split.account.graph_nodes, layers, sum(split.layers))
+            assert memory.total + graphs + PROGRAM_BYTES < threshold * need
 
 
 def test_there_is_no_page_without_its_alert() -> None:
