@@ -7,7 +7,7 @@ only see that a worker is missing, and Kubernetes knows why.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llamacluster.agent import contract
 from llamacluster.api.reasons import ClusterReason
@@ -31,6 +31,8 @@ class Finding:
     reason: str
     message: str
     failing: bool = False
+    takes_long: bool = False
+    """How far it is, is told too."""
 
 
 Check = Callable[[Group], Finding | None]
@@ -64,7 +66,7 @@ def group_status(
     status = with_recovery(
         status, previous, recovery_told(told.get("lastRecovery")), now, asked_for=asked_for
     )
-    if finding.reason in _TAKE_LONG:
+    if finding.takes_long:
         status = with_progress(status, previous, told.get("progress"), now)
     if previous and (previous.phase, previous.reason) == (status.phase, status.reason):
         status = status.model_copy(update={"since": previous.since})
@@ -194,12 +196,16 @@ def last_words(pod: Manifest, container: Manifest) -> str:
 
 
 def agent_says(group: Group) -> Finding | None:
-    """All containers run: the leader's agent knows best."""
+    """All containers run: the leader's agent knows best. Where one try after another fails, that is
+    what there is to say, however well the next one looks until its end."""
     if group.status is None:
         return None
     phase, reason, message = (group.status[key] for key in ("phase", "reason", "message"))
+    failure = group.status.get("lastFailure")  # an older agent does not tell
+    often = f"{failure['count']} tries in a row have failed" if failure else ""
+    repeated = failure and failure["count"] > 1
     if phase == contract.Phase.Failed:
-        return _failing(reason, message)
+        return _failing(reason, f"{message}; {often}" if repeated else message)
     if phase == contract.Phase.Serving:
         # The Service leads nobody to a pod that the kubelet has not found ready yet.
         return Finding(
@@ -207,7 +213,11 @@ def agent_says(group: Group) -> Finding | None:
             Reason.Probing,
             f"the group answers; pod {_name(group.leader)} is not in the Service yet",
         )
-    return Finding(GroupPhase(phase), reason, message)
+    finding = Finding(GroupPhase(phase), reason, message, takes_long=reason in _TAKE_LONG)
+    if failure and repeated and phase != contract.Phase.Draining:
+        said = f"{failure['message']}; {often}; now: {message}"
+        return replace(finding, reason=failure["reason"], message=said, failing=True)
+    return finding
 
 
 def pods_are_missing(group: Group) -> Finding | None:
