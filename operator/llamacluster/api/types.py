@@ -547,6 +547,10 @@ class GroupStatus(StatusModel):
     """Whether the reason is one that keeps it from getting on. It is tried again all the same."""
     progress: GroupProgress | None = None
     """Of a download, the check of a digest, or a load."""
+    pods_missing_since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = (
+        None
+    )
+    """Since when pods of it do not exist; absent when all do."""
     workers_attached: int = 0
     """Workers that hold their part of the model for this group's leader."""
     restarts: int = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from llamacluster.agent import contract
 from llamacluster.api.reasons import ClusterReason
@@ -21,6 +22,9 @@ from llamacluster.resources.metadata import Manifest
 _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 _TAKE_LONG = {Reason.Downloading, Reason.Verifying, Reason.Loading}
 _CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+
+UNMADE_SECONDS = 60.0
+"""How long a pod may not exist before Kubernetes is said not to make it. A second is usual."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,23 @@ def _failing(reason: str, message: str) -> Finding:
 
 
 def group_status(
-    group: Group, previous: GroupStatus | None, now: str, *, asked_for: bool = False
+    group: Group,
+    previous: GroupStatus | None,
+    now: str,
+    *,
+    asked_for: bool = False,
+    leader: str | None = None,
 ) -> GroupStatus:
     """Status of a group. `since` moves only with the reason.
 
-    `asked_for`: it is replaced or removed because the spec says so, which is no loss.
+    `asked_for`: it is replaced or removed because the spec says so, which is no loss. `leader`:
+    name of its leader's pod; None for a group that need not have one.
     """
+    missing_since = None
+    if missing := _missing(group, leader):
+        missing_since = (previous and previous.pods_missing_since) or now
+        if _seconds(missing_since, now) >= UNMADE_SECONDS:
+            group = replace(group, unmade=missing)
     finding = next(found for check in CHECKS if (found := check(group)))
     restarts, restart_causes = container_restarts(group)
     status = GroupStatus(
@@ -58,6 +73,7 @@ def group_status(
         message=finding.message,
         since=now,
         failing=finding.failing,
+        pods_missing_since=missing_since,
         workers_attached=_workers_attached(group),
         restarts=restarts,
         restart_causes=restart_causes,
@@ -195,6 +211,19 @@ def last_words(pod: Manifest, container: Manifest) -> str:
     )
 
 
+def pod_is_not_made(group: Group) -> Finding | None:
+    """Who tries to make it knows why it cannot; the operator has no right to read that."""
+    if not group.unmade:
+        return None
+    first, *others = group.unmade
+    more = f" and {len(others)} more" if others else ""
+    return _failing(
+        ClusterReason.PodsMissing,
+        f"Kubernetes makes no pod {first}{more}: "
+        f"`kubectl describe statefulset {first.rpartition('-')[0]}` says why",
+    )
+
+
 def agent_says(group: Group) -> Finding | None:
     """All containers run: the leader's agent knows best. Where one try after another fails, that is
     what there is to say, however well the next one looks until its end."""
@@ -259,10 +288,27 @@ CHECKS: tuple[Check, ...] = (
     pod_cannot_be_scheduled,
     image_cannot_be_pulled,
     container_cannot_start,
+    pod_is_not_made,
     agent_says,
     pods_are_missing,
     agent_does_not_answer,
 )
+
+
+def _missing(group: Group, leader: str | None) -> tuple[str, ...]:
+    """Names of its pods that do not exist and should. A leader's workers are made once there is the
+    leader, and go with it."""
+    if group.leader is None:
+        return (leader,) if leader else ()
+    if "deletionTimestamp" in group.leader["metadata"]:
+        return ()
+    name = _name(group.leader)
+    wanted = range(1, group.size + 1)
+    return tuple(f"{name}-{index}" for index in wanted if index not in group.workers)
+
+
+def _seconds(since: str, now: str) -> float:
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds()
 
 
 def _containers(group: Group) -> Iterator[tuple[Manifest, Manifest]]:

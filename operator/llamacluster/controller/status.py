@@ -28,7 +28,7 @@ from llamacluster.controller.planner import Found
 from llamacluster.controller.rollout import rollout
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.leaderworkerset import running_image, running_plan, workers_of
-from llamacluster.resources.metadata import Manifest, leader_selector
+from llamacluster.resources.metadata import Manifest, group_set_name, leader_selector
 from llamacluster.resources.pod import as_manifest
 from llamacluster.resources.service import endpoint
 
@@ -65,6 +65,7 @@ def new_status(
             before.get(index),
             now,
             asked_for=rolling or index >= cluster.spec.replicas,
+            leader=f"{group_set_name(cluster)}-{index}" if index in wanted else None,
         )
         for index in sorted({*observation.groups, *wanted})
     ]

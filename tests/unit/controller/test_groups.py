@@ -246,6 +246,69 @@ def test_an_agent_that_does_not_tell_of_failures_is_believed() -> None:
     assert (found.reason, found.failing) == ("Loading", False)
 
 
+A_MINUTE_AGO = "2026-11-22T11:59:00Z"
+
+
+def without_pods_since(
+    since: str | None, group: Group, leader: str | None = "x-group-0"
+) -> GroupStatus:
+    """What is said of a group of which pods have been missing for so long, as the status said."""
+    before = build.group_status(0, GroupPhase.WAITING, "WaitingForWorkers", "missing")
+    before = before.model_copy(update={"pods_missing_since": since})
+    return groups.group_status(group, before, NOW, leader=leader)
+
+
+MISSING = build.leader_status(Phase.Waiting, "WaitingForWorkers", "2 of 4 workers missing")
+
+
+@pytest.mark.parametrize(
+    ("case", "group", "message"),
+    [
+        (
+            "workers beyond a quota, whatever the agent says",
+            build.group(*RUNNING, size=4, status=MISSING),
+            "Kubernetes makes no pod x-group-0-3 and 1 more: "
+            "`kubectl describe statefulset x-group-0` says why",
+        ),
+        (
+            "a leader that is refused",
+            build.group(),
+            "Kubernetes makes no pod x-group-0: `kubectl describe statefulset x-group` says why",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_a_pod_that_kubernetes_does_not_make_for_a_minute(
+    case: str, group: Group, message: str
+) -> None:
+    first = without_pods_since(None, group)
+    assert first.pods_missing_since == NOW
+    assert not first.failing
+    found = without_pods_since(A_MINUTE_AGO, group)
+    assert (found.reason, found.failing, found.message) == ("PodsMissing", True, message)
+    assert found.pods_missing_since == A_MINUTE_AGO
+
+
+@pytest.mark.parametrize(
+    ("case", "group", "leader"),
+    [
+        ("all pods are there", build.group(*RUNNING), "x-group-0"),
+        ("it goes, and its workers first", build.group(pod(0, deleting=True)), "x-group-0"),
+        ("it went, and its workers follow", build.group(pod(1), pod(2)), None),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_a_group_that_misses_no_pod(case: str, group: Group, leader: str | None) -> None:
+    found = without_pods_since(A_MINUTE_AGO, group, leader)
+    assert found.pods_missing_since is None
+    assert found.reason != "PodsMissing"
+
+
+def test_what_the_scheduler_says_of_other_pods_comes_before_those_that_are_not_made() -> None:
+    group = build.group(LEADER, build.unschedulable_pod(1), status=MISSING)
+    assert without_pods_since(A_MINUTE_AGO, group).reason == "Unschedulable"
+
+
 def test_a_group_that_has_served_recovers_whatever_it_waits_for() -> None:
     """Until it serves again; and it tells how long that took the last time."""
     said = groups.group_status(build.group(pod(0, ready=True)), None, NOW)
