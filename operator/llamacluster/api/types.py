@@ -416,7 +416,7 @@ class LlamaClusterSpec(ApiModel):
         contract.DEFAULT_GRACE_SECONDS
     )
     """Seconds that running requests, streams too, have to finish when a group is deleted, scaled
-    down or rolled, or its node is drained. A group without requests stops at once."""
+    down or rolled, or its node is drained. A group without requests stops within seconds."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")] | None = None
     """Engine image of leader and workers; default: the operator's. It must have the agent in it
     (see images/engine)."""
