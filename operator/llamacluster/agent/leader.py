@@ -331,7 +331,7 @@ class Leader:
         """Feels it again and again, from a thread of its own."""
         pulse = Pulse(
             lambda seconds: self._hears(engine, seconds),
-            _cpu(engine, watch),
+            _working_cpu(engine, watch),
             self._options.hung_engine_seconds,
         )
         done = Event()
@@ -508,3 +508,9 @@ class _Engine:
 def _cpu(engine: _Engine, watch: Watch) -> Callable[[], float]:
     """CPU seconds that the processes of the group have taken."""
     return lambda: engine.child.cpu_seconds() + sum(watch.cpu.values())
+
+
+def _working_cpu(engine: _Engine, watch: Watch) -> Callable[[], float]:
+    """The same without what goes beside the computation. llama-server computes in its first thread,
+    with others that help it; the rest answer HTTP, and do so (/tokenize) when it hangs."""
+    return lambda: engine.child.main_cpu_seconds() + sum(watch.cpu.values())
