@@ -2,6 +2,7 @@
 # make demo-down  remove everything that the demo made
 # make test       everything that CI runs
 # make docs       the documentation as a site, into build/docs
+# make dashboards the dashboards as pictures, of a group that is scaled by its load and struck
 # make chaos      an hour of faults in a group that serves (MINUTES=60 SEED=1 EVERY=60)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ export PYTHONPATH := operator:.
 export PYTHONUNBUFFERED := 1
 export MYPY_CACHE_DIR := $(CACHE)/mypy
 
-.PHONY: demo demo-down test chaos down setup check docs unit generate format lock sbom audit
+.PHONY: demo demo-down test chaos dashboards down setup check docs unit generate format lock sbom audit
 
 demo: setup
 	@$(BIN)/python -m tests.kind.demo run
@@ -48,6 +49,10 @@ chaos: setup
 	@LLAMACLUSTER_TEST_CLUSTER=$(TEST_CLUSTER) \
 	  $(BIN)/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --every $(EVERY) \
 	  $(if $(ENCRYPTED),--encrypted)
+
+# With Prometheus and prometheus-adapter in the tests' cluster, which are removed again.
+dashboards: setup
+	@LLAMACLUSTER_TEST_CLUSTER=$(TEST_CLUSTER) $(BIN)/python -m tests.monitoring
 
 # Remove the tests' cluster, which `make test` leaves for its next run.
 down: setup
@@ -89,6 +94,7 @@ lock: setup
 	@$(COMPILE) --extra dev -c requirements/operator.txt -o requirements/dev.txt pyproject.toml
 	@$(COMPILE) -o requirements/audit.txt requirements/audit.in
 	@$(COMPILE) -o requirements/docs.txt requirements/docs.in
+	@$(COMPILE) -o requirements/dashboards.txt requirements/dashboards.in
 
 # What the images are made of, as CycloneDX, and under which licences: into build/sbom.
 sbom: setup

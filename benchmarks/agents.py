@@ -10,22 +10,17 @@ bars for the leader's agent: 1 % of one core and 40 MiB.
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
 
-from llamacluster.agent.contract import READYZ, LeaderOptions
+from benchmarks.group import serving
+from llamacluster.agent.contract import READYZ
 from tests.engine.group import Container, Group
-from tests.kind import docker, images
-from tests.model import write
 
-ROOT = Path(__file__).parents[1]
-OPTIONS = LeaderOptions("file:///test-models/tiny.gguf", (13, 12), 1024, 2)
 PROBE_SECONDS = 2.0
 CPU_BAR, MEMORY_BAR = 0.01, 40.0
 
@@ -114,24 +109,11 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
     args = parser.parse_args()
-    engine = docker.find_or_start()
-    image = images.build_engine(engine, ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        write(Path(folder) / "tiny.gguf")
-        group = Group(engine, image, Path(folder))
-        try:
-            group.start_worker(1)
-            group.start_worker(2)
-            group.start_leader(OPTIONS)
-            group.until("Ready", seconds=300)
-            print(f"{'':8}{'agent':8}{'of a core':>12}{'PSS':>14}")
-            with probed(group.leader, group.worker(1), group.worker(2)):
-                within = [measure(group, args.seconds, "idle")]
-                with loaded(group):
-                    within.append(measure(group, args.seconds, "loaded"))
-        finally:
-            group.remove()
+    with serving() as group, probed(group.leader, group.worker(1), group.worker(2)):
+        print(f"{'':8}{'agent':8}{'of a core':>12}{'PSS':>14}")
+        within = [measure(group, args.seconds, "idle")]
+        with loaded(group):
+            within.append(measure(group, args.seconds, "loaded"))
     bars = f"{100 * CPU_BAR:g} % of a core, {MEMORY_BAR:g} MiB"
     print(f"The leader's agent is {'within' if all(within) else 'OVER'} its bars: {bars}.")
 

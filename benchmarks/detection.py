@@ -13,25 +13,19 @@ import argparse
 import contextlib
 import signal
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
 
-from benchmarks.encryption import certificates
-from llamacluster.agent.contract import AGENT_PORT, READYZ, LeaderOptions
+from benchmarks.group import OPTIONS, serving
+from llamacluster.agent.contract import AGENT_PORT, READYZ
 from llamacluster.agent.leader import STABLE_SECONDS
 from tests.engine.group import DOMAIN, Group
-from tests.kind import docker, images
-from tests.model import write
 
-ROOT = Path(__file__).parents[1]
-OPTIONS = LeaderOptions("file:///test-models/tiny.gguf", (13, 12), 1024, 2)
 NOTICED_BAR, SILENT_BAR, BACK_BAR = 5.0, 15.0, 10.0
 PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.02
@@ -141,24 +135,11 @@ def main() -> int:
     )
     parser.add_argument("--encrypted", action="store_true", help="with RPC encryption")
     args = parser.parse_args()
-    engine = docker.find_or_start()
-    image = images.build_engine(engine, ROOT)
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        write(Path(folder) / "tiny.gguf")
-        tls = certificates(Path(folder)) if args.encrypted else None
-        group = Group(engine, image, Path(folder), tls)
-        try:
-            group.start_worker(1)
-            group.start_worker(2)
-            group.start_leader(OPTIONS)
-            group.until("Ready", seconds=300)
-            print(f"{'seconds':24}{'':6}{'noticed':>9}{'bar':>6}{'back':>9}{'bar':>6}")
-            within = [measure(group, fault, "idle") for fault in FAULTS]
-            with busy(group):
-                within += [measure(group, fault, "busy") for fault in FAULTS]
-        finally:
-            group.remove()
+    with serving(encrypted=args.encrypted) as group:
+        print(f"{'seconds':24}{'':6}{'noticed':>9}{'bar':>6}{'back':>9}{'bar':>6}")
+        within = [measure(group, fault, "idle") for fault in FAULTS]
+        with busy(group):
+            within += [measure(group, fault, "busy") for fault in FAULTS]
     return 0 if all(within) else 1
 
 

@@ -16,12 +16,11 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.group import certificates
 from llamacluster.agent.contract import LeaderOptions
-from llamacluster.controller.authority import issue
-from tests.engine.group import DOMAIN, Group
+from tests.engine.group import Group
 from tests.kind import docker, host, images
 from tests.model import Shape, write
 
@@ -80,21 +79,6 @@ def main() -> None:
         finally:
             for group in groups:
                 group.remove()
-
-
-def certificates(folder: Path) -> Path:
-    """A folder like a tunnel's volume."""
-    made = issue("benchmark", f"*.{DOMAIN}", datetime.now(UTC))
-    result = folder / "tls"
-    result.mkdir()
-    for name, text in (
-        ("ca.crt", made.authority),
-        ("tls.crt", made.certificate),
-        ("tls.key", made.key),
-    ):
-        (result / name).write_text(text)
-        (result / name).chmod(0o444)
-    return result
 
 
 def measure(groups: Sequence[Group], rounds: int) -> None:

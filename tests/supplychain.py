@@ -1,7 +1,4 @@
-"""`make sbom` and `make audit`: what the product is made of, and what is known against it.
-
-Both tools live in an environment of their own, so that they change nothing of what they look at.
-"""
+"""`make sbom` and `make audit`: what the product is made of, and what is known against it."""
 
 from __future__ import annotations
 
@@ -12,9 +9,10 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
+from tests.environment import programs
 from tests.kind import docker, images
 from tests.kind.command import CommandFailed, SetupError, run
-from tests.kind.host import REPOSITORY, cache
+from tests.kind.host import REPOSITORY
 
 LOCK = REPOSITORY / "requirements" / "audit.txt"
 OPERATOR = REPOSITORY / "requirements" / "operator.txt"
@@ -39,27 +37,12 @@ class NotThere(Exception):
 
 def tool(name: str) -> str:
     """Path of a tool, installed from the lock if it is not there. Raises NotThere."""
-    environment = cache() / "audit"
-    stamp = environment / "lock.txt"
-    if not (stamp.exists() and stamp.read_bytes() == LOCK.read_bytes()):
-        print("installing the tools of requirements/audit.txt, this once", flush=True)
-        pip = [
-            f"{environment}/bin/pip",
-            "install",
-            "-q",
-            "--no-compile",
-            "--disable-pip-version-check",
-        ]
-        # By itself pip would try for minutes where there is no network.
-        impatient = [f"--timeout={ANSWER_SECONDS}", "--retries=1"]
-        what = ["--require-hashes", "--requirement", str(LOCK)]
-        try:
-            run([sys.executable, "-m", "venv", "--clear", str(environment)], timeout=SECONDS)
-            run([*pip, *impatient, *what], timeout=INSTALL_SECONDS)
-        except CommandFailed as error:
-            raise NotThere(f"{name} cannot be installed: {_last_line(str(error))}") from error
-        stamp.write_bytes(LOCK.read_bytes())
-    return str(environment / "bin" / name)
+    # By itself pip would try for minutes where there is no network.
+    impatient = (f"--timeout={ANSWER_SECONDS}", "--retries=1")
+    try:
+        return str(programs("audit", LOCK, *impatient, seconds=INSTALL_SECONDS) / name)
+    except CommandFailed as error:
+        raise NotThere(f"{name} cannot be installed: {_last_line(str(error))}") from error
 
 
 def audit() -> None:

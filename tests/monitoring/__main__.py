@@ -20,12 +20,15 @@ from typing import Any
 import yaml
 
 from tests.conftest import fresh_namespace
+from tests.dashboards.__main__ import draw, lacking
+from tests.dashboards.panels import CannotDraw, Prometheus
 from tests.e2e.live import Live, eventually, tiny
 from tests.kind import faults
 from tests.kind.cluster import Cluster, tool
 from tests.kind.command import CommandFailed, SetupError
 from tests.kind.host import REPOSITORY
-from tests.kind.images import build_images
+from tests.kind.images import BuiltImages, build_images
+from tests.kind.portforward import port_forward
 from tests.kind.product import EXAMPLES, install_operator, publish_model
 from tests.kind.steps import step
 from tests.monitoring import stack
@@ -33,6 +36,8 @@ from tests.monitoring import stack
 Json = dict[str, Any]
 
 PICTURES = REPOSITORY / "docs" / "pictures"
+MAY_BE_EMPTY = ("Certificates end in", "Requests that failed", "Not as expected")
+"""Panels of what need not be: TLS, errors, and what is not well at last."""
 NAME = "llama"
 SLOTS = 2
 SCALED_SECONDS = 300.0
@@ -63,24 +68,33 @@ def main(arguments: list[str]) -> int:
         images = build_images()
         cluster.load(images.engine)
         cluster.load(images.operator)
-        with step("Operator: install its Helm chart, with metrics"):
-            install_operator(cluster, images, "--take-ownership", "--set=metrics.enabled=true")
-        with step("Prometheus and prometheus-adapter: install"):
-            stack.install(cluster)
-        with fresh_namespace(cluster) as namespace:
+        with monitored(cluster, images), fresh_namespace(cluster) as namespace:
             with step("Model: serve the tiny model in the cluster"):
                 publish_model(cluster, images, namespace)
             began = time.monotonic()
             live(Live(cluster, namespace, NAME))
-            draw(cluster, namespace, minutes=(time.monotonic() - began) / 60 + 1)
-        stack.remove(cluster)
-        install_operator(cluster, images)
+            look(cluster, namespace, minutes=(time.monotonic() - began) / 60)
     except KeyboardInterrupt:
         return 130
-    except (CommandFailed, SetupError, AssertionError) as error:
+    except (AssertionError, CannotDraw, CommandFailed, SetupError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def monitored(cluster: Cluster, images: BuiltImages) -> Iterator[None]:
+    """The operator shows its metrics, and Prometheus and the adapter are there. Afterwards neither
+    is so."""
+    try:
+        with step("Operator: install its Helm chart, with metrics"):
+            install_operator(cluster, images, "--take-ownership", "--set=metrics.enabled=true")
+        stack.install(cluster)
+        yield
+    finally:
+        with step("Prometheus and prometheus-adapter: remove"):
+            stack.remove(cluster)
+            install_operator(cluster, images)
 
 
 def live(group: Live) -> None:
@@ -96,13 +110,10 @@ def live(group: Live) -> None:
             group.wait_for("Ready", "True", "Ready")
             now.note = hpa_said(group)
         time.sleep(CALM_SECONDS)
-        for what, pod, strike in (
-            ("a worker's process ends", f"{NAME}-group-0-1", faults.kill_process),
-            ("a leader's process ends", f"{NAME}-group-1", faults.kill_process),
-        ):
-            with step(f"Fault: {what}"):
+        for pod in (f"{NAME}-group-0-1", f"{NAME}-group-1"):
+            with step(f"Fault: the process of {pod} is killed"):
                 found = faults.find_container(group.cluster, group.namespace, pod)
-                strike(found.node, found.container_id)
+                faults.kill_process(found.node, found.container_id)
                 time.sleep(CALM_SECONDS)
                 group.wait_for("Ready", "True", "Ready")
     with step("Autoscaler: a group less without load"):
@@ -156,9 +167,20 @@ def requests(group: Live, clients: int) -> Iterator[None]:
         group.kubectl("rollout", "restart", "deployment/tiny-model")
 
 
-def draw(cluster: Cluster, namespace: str, minutes: float) -> None:
-    """Both dashboards, into docs/pictures."""
-    raise NotImplementedError
+def look(cluster: Cluster, namespace: str, minutes: float) -> None:
+    """Draws both dashboards. AssertionError for a panel without data and for an alert that fires
+    though all is well at last."""
+    with (
+        step("Dashboards: draw them") as now,
+        port_forward(cluster, stack.NAMESPACE, "service/prometheus-operated", 9090) as url,
+    ):
+        prometheus = Prometheus(url)
+        empty = draw(prometheus, {"namespace": namespace}, minutes, PICTURES)
+        problems = lacking(empty, MAY_BE_EMPTY)
+        assert not problems, "panels without data:\n" + "\n".join(problems)
+        firing = prometheus.instant('ALERTS{alertstate="firing"}', time.time())
+        assert not firing, f"alerts fire: {firing}"
+        now.note = f"{PICTURES.relative_to(REPOSITORY)}, of the last {minutes:.0f} minutes"
 
 
 if __name__ == "__main__":

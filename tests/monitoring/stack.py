@@ -20,6 +20,7 @@ from tests.kind.contenthash import content_key
 from tests.kind.gotools import PROMETHEUS_ADAPTER, PROMETHEUS_SERVER, Module, programs
 from tests.kind.imagearchive import Image, write
 from tests.kind.product import CHART, EXAMPLES, RELEASE, SYSTEM_NAMESPACE
+from tests.kind.steps import step
 from tests.monitoring.podmonitor import scrape_configs
 
 Json = dict[str, Any]
@@ -58,22 +59,21 @@ def install(cluster: Cluster) -> None:
             # Another configuration is another pod.
             key = content_key(json.dumps(objects[1:3]))
             template["metadata"]["annotations"] = {"llamacluster.dev/configuration": key}
-    for found in objects:
-        where = [] if "namespace" in found["metadata"] else [f"--namespace={NAMESPACE}"]
-        cluster.kubectl("apply", *where, "-f", "-", stdin=json.dumps(found))
-    for name in ("prometheus", "prometheus-adapter"):
-        cluster.kubectl(
-            *("rollout", "status", f"deployment/{name}", f"--namespace={NAMESPACE}"),
-            "--timeout=120s",
-        )
+    with step("Prometheus and prometheus-adapter: install"):
+        for found in objects:
+            cluster.kubectl("apply", *_where(found), "-f", "-", stdin=json.dumps(found))
+        for name in ("prometheus", "prometheus-adapter"):
+            cluster.kubectl(
+                *("rollout", "status", f"deployment/{name}", f"--namespace={NAMESPACE}"),
+                "--timeout=120s",
+            )
 
 
 def remove(cluster: Cluster) -> None:
     """Nothing of it is left."""
-    manifests = [*yaml.safe_load_all((HERE / "stack.yaml").read_text())]
-    for found in manifests:
-        where = [] if "namespace" in found["metadata"] else [f"--namespace={NAMESPACE}"]
-        cluster.kubectl("delete", *where, "--ignore-not-found", "-f", "-", stdin=json.dumps(found))
+    for found in yaml.safe_load_all((HERE / "stack.yaml").read_text()):
+        what = ("-f", "-", "--ignore-not-found")
+        cluster.kubectl("delete", *_where(found), *what, stdin=json.dumps(found))
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
 
 
@@ -91,6 +91,10 @@ def configuration(cluster: Cluster) -> str:
             "scrape_configs": jobs,
         }
     )
+
+
+def _where(found: Json) -> list[str]:
+    return [] if "namespace" in found["metadata"] else [f"--namespace={NAMESPACE}"]
 
 
 def _config_map(name: str, data: dict[str, str]) -> Json:

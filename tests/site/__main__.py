@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.kind.host import REPOSITORY, cache
+from tests.environment import programs
+from tests.kind.host import REPOSITORY
 
 LOCK = REPOSITORY / "requirements" / "docs.txt"
 _FETCHED = re.compile(
@@ -20,30 +21,12 @@ _FETCHED = re.compile(
 """What a browser would load from another host as it shows a page."""
 
 
-def mkdocs() -> Path:
-    """Path of mkdocs, in an environment of its own, which is made when the lock has changed."""
-    environment = cache() / "docs"
-    stamp = environment / "lock.txt"
-    if not (stamp.exists() and stamp.read_bytes() == LOCK.read_bytes()):
-        print("==> Environment of the documentation", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-        subprocess.run(
-            [
-                *(environment / "bin" / "pip", "install", "-q", "--disable-pip-version-check"),
-                *("--require-hashes", "-r", LOCK),
-            ],
-            check=True,
-            timeout=600,
-        )
-        stamp.write_bytes(LOCK.read_bytes())
-    return environment / "bin" / "mkdocs"
-
-
 def build(folder: Path) -> None:
     """Writes the site; ends the process where mkdocs warns of anything, such as a dead link or
     anchor, or where a page would load something from elsewhere."""
+    mkdocs = programs("docs", LOCK, seconds=600) / "mkdocs"
     done = subprocess.run(
-        [mkdocs(), "build", "--strict", "--quiet", "--site-dir", folder.resolve()],
+        [mkdocs, "build", "--strict", "--quiet", "--site-dir", folder.resolve()],
         cwd=REPOSITORY,
         # The theme's advertisement of its successor.
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kind.host import REPOSITORY
-from tests.supplychain import told
+from tests.supplychain import NotThere, told, tool
 
 LOCKS = sorted((REPOSITORY / "requirements").glob("*.txt"))
 
@@ -60,3 +61,17 @@ def test_what_could_not_be_asked_about_is_not_said_to_be_safe(
 @pytest.mark.parametrize("report", ["", "{", "[]", "null", "{}"])
 def test_what_is_no_report_says_nothing(report: str) -> None:
     assert told(report) is None
+
+
+def test_tools_are_installed_only_for_another_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/no/python")
+    environment = tmp_path / "llamacluster" / "audit"
+    environment.mkdir(parents=True)
+    (environment / "lock.txt").write_bytes((REPOSITORY / "requirements/audit.txt").read_bytes())
+    assert tool("pip-audit") == str(environment / "bin" / "pip-audit")
+    (environment / "lock.txt").write_text("another")
+    with pytest.raises(NotThere, match=r"pip-audit cannot be installed: .*/no/python"):
+        tool("pip-audit")

@@ -26,6 +26,9 @@ from llamacluster.planning.reasons import GroupError, Reason
 FAILURE_SHOWN_SECONDS = 10.0
 """How long the next try must be under way before it, not the last failure, is what is said. A try
 that fails again within this time would otherwise flip the state twice for nothing."""
+_LOST_BY = (Reason.WorkerLost, Reason.WorkerLeaving, Reason.EngineHung, Reason.EngineFailed)
+"""What a group that serves is lost by, mostly. Counted from 0 on: of a series that begins with 1
+Prometheus sees no increase."""
 
 _WAY = (
     Reason.Starting,
@@ -119,7 +122,7 @@ class GroupStatus:
         self._failures = _Failures()
         self._lost: tuple[GroupError, float] | None = None
         self._recovery: Recovery | None = None
-        self._recoveries: dict[str, tuple[int, float]] = {}
+        self._recoveries: dict[str, tuple[int, float]] = dict.fromkeys(_LOST_BY, (0, 0.0))
 
     def begin_try(self) -> None:
         with self._lock:

@@ -731,7 +731,7 @@ class LlamaClusterStatus(StatusModel):
     access: AccessStatus | None = None
     """Who may use the API."""
     model_file: str | None = None
-    """File name of the model."""
+    """File name of the model; of more than 40 letters the first 24 and the last 15."""
     groups: Annotated[
         list[GroupStatus],
         Field(

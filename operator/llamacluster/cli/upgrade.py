@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.text import Text
@@ -14,6 +15,7 @@ from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import ConditionStatus, UpgradeStatus
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
+from llamacluster.cli.output import Output, formatted, output_option
 from llamacluster.cli.terminal import Failed, err, out, printable
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.metadata import UPGRADE_ANNOTATION, group_set_name
@@ -26,9 +28,19 @@ HOPELESS = {Reason.DoesNotFit, ClusterReason.RolloutStuck}
 """What waiting does not change."""
 
 
+class Outcome(StrEnum):
+    """What the command has come to."""
+
+    UP_TO_DATE = "UpToDate"
+    AVAILABLE = "Available"
+    CANCELLED = "Cancelled"
+    REQUESTED = "Requested"
+    UPGRADED = "Upgraded"
+
+
 @dataclass(frozen=True)
 class Request:
-    """What the command was asked for."""
+    """What the command is to do."""
 
     name: str
     namespace: str
@@ -47,8 +59,18 @@ class Request:
 @click.option(
     "--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, help="Seconds."
 )
+@output_option(
+    "its outcome (UpToDate, Available, Cancelled, Requested or Upgraded), and the upgrade, as in"
+    " status.upgrade."
+)
 def upgrade(
-    name: str, place: Place, dry_run: bool, cancel: bool, wait: bool, timeout: float
+    name: str,
+    place: Place,
+    dry_run: bool,
+    cancel: bool,
+    wait: bool,
+    timeout: float,
+    output: Output,
 ) -> None:
     """Roll out what a newer operator would make of NAME.
 
@@ -62,17 +84,37 @@ def upgrade(
       1  the API server refuses; with --wait: it fails, or takes too long
       2  there is no such LlamaCluster, or an option is wrong
     """
+    show = _print if output is Output.TABLE else _nothing
 
     async def act(api: KubeApi, namespace: str) -> None:
-        await perform(api, Request(name, namespace, dry_run, cancel, wait, timeout))
+        request = Request(name, namespace, dry_run, cancel, wait, timeout)
+        answer = await perform(api, request, show)
+        if output is not Output.TABLE:
+            click.echo(formatted(answer, output))
 
     connection.run(place, act)
 
 
+def _print(line: str | Text) -> None:
+    out().print(line, soft_wrap=True)
+
+
+def _nothing(_: str | Text) -> None:
+    pass
+
+
+def _tell(line: str) -> None:
+    err().print(Text(printable(line), "dim"), soft_wrap=True)
+
+
 async def perform(
-    api: KubeApi, request: Request, tell: Callable[[str], None] | None = None
-) -> None:
-    """Do it. Raises Failed, BadInput and ApiError."""
+    api: KubeApi,
+    request: Request,
+    show: Callable[[str | Text], None] = _print,
+    tell: Callable[[str], None] = _tell,
+) -> dict[str, Any]:
+    """Do it; what it has come to, for programs. `show` gets the lines for people, `tell` what is
+    waited for. Raises Failed, BadInput and ApiError."""
     from llamacluster.controller.kubeapi import LEADERWORKERSETS
 
     cluster = await connection.read(api, request.namespace, request.name)
@@ -83,34 +125,44 @@ async def perform(
             " running?"
         )
     if offered is None:
-        out().print(f"{request.name} is up to date: there is nothing to upgrade")
-        return
+        show(f"{request.name} is up to date: there is nothing to upgrade")
+        return _answer(request, Outcome.UP_TO_DATE, None)
     target = (LEADERWORKERSETS, request.namespace, group_set_name(cluster))
     if request.cancel:
         await api.annotate(*target, {UPGRADE_ANNOTATION: None})
-        out().print(f"the upgrade of {request.name} is not asked for any more")
-        return
-    _show(request, offered)
-    if request.dry_run:
-        return
-    await api.annotate(*target, {UPGRADE_ANNOTATION: offered.id})
-    out().print(f"upgrade of {request.name} asked for")
-    if request.wait:
-        await _wait(api, request, offered, tell)
-
-
-def _show(request: Request, offered: UpgradeStatus) -> None:
-    out().print(Text(f"LlamaCluster {request.name}: what changes in its pods", "bold"))
+        show(f"the upgrade of {request.name} is not asked for any more")
+        return _answer(request, Outcome.CANCELLED, offered)
+    show(Text(f"LlamaCluster {request.name}: what changes in its pods", "bold"))
     for change in offered.changes:
-        out().print(Text(f"  {printable(change)}"), soft_wrap=True)
+        show(f"  {printable(change)}")
+    if request.dry_run:
+        return _answer(request, Outcome.AVAILABLE, offered)
+    await api.annotate(*target, {UPGRADE_ANNOTATION: offered.id})
+    show(f"upgrade of {request.name} asked for")
+    if not request.wait:
+        return _answer(request, Outcome.REQUESTED, offered)
+    message = await _upgraded(api, request, offered, tell)
+    show(f"{request.name} is upgraded: {printable(message)}")
+    return _answer(request, Outcome.UPGRADED, offered)
 
 
-async def _wait(
-    api: KubeApi, request: Request, offered: UpgradeStatus, tell: Callable[[str], None] | None
-) -> None:
+def _answer(request: Request, outcome: Outcome, offered: UpgradeStatus | None) -> dict[str, Any]:
+    # Whether it was asked for before, the outcome knows better.
+    return {
+        "name": request.name,
+        "namespace": request.namespace,
+        "outcome": outcome.value,
+        "upgrade": offered
+        and offered.model_dump(mode="json", by_alias=True, exclude={"requested"}),
+    }
+
+
+async def _upgraded(
+    api: KubeApi, request: Request, offered: UpgradeStatus, tell: Callable[[str], None]
+) -> str:
+    """What Ready says when all groups have the upgrade."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + request.timeout_seconds
-    tell = tell or (lambda line: err().print(Text(printable(line), "dim"), soft_wrap=True))
     said = ""
     while True:
         status = (await connection.read(api, request.namespace, request.name)).status
@@ -120,8 +172,7 @@ async def _wait(
         # True with another reason: some groups still answer with what they were made with.
         done = (ConditionStatus.TRUE, ClusterReason.Ready)
         if begun and ready and (ready.status, ready.reason) == done:
-            out().print(f"{request.name} is upgraded: {ready.message}")
-            return
+            return ready.message
         for condition in conditions.values():
             failed = condition.status is ConditionStatus.FALSE and condition.reason in HOPELESS
             if failed and condition.type in ("Planned", "Progressing"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import structlog
 
+from llamacluster.agent.backoff import Backoff
 from llamacluster.controller.kubeapi import LEADERWORKERSETS, ApiError, KubeApi
 from llamacluster.controller.objects import (
     LEADERWORKERSET_MISSING,
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-MISSING_SECONDS = 5.0
-THERE_SECONDS = 30.0
-"""Between two looks while it is missing or too old, and while all is well."""
+FIRST_SECONDS = 5.0
+LOOK_SECONDS = 30.0
+"""Between two looks; less at first while it is missing or too old."""
 # What every service account may read, whatever namespaces it has rights in.
 RESOURCES = f"/apis/{LEADERWORKERSETS.group_version}"
 SCHEMAS = f"/openapi/v3{RESOURCES}"
@@ -57,6 +58,7 @@ class LeaderWorkerSetLookout:
     async def run(self) -> None:
         """Look for ever."""
         told = ""
+        backoff = Backoff(FIRST_SECONDS, LOOK_SECONDS)
         while True:
             try:
                 await self.look()
@@ -66,8 +68,11 @@ class LeaderWorkerSetLookout:
                 if said != told:
                     told = said
                     log.warning("cannot look for LeaderWorkerSet", error=said)
-            well = self._seen and not self._refusal
-            await asyncio.sleep(THERE_SECONDS if well else MISSING_SECONDS)
+            if self.problem:
+                await asyncio.sleep(backoff.next_seconds())
+            else:
+                backoff.reset()
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
         """Look once. Raises ApiError, aiohttp.ClientError and TimeoutError."""

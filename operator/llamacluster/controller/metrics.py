@@ -33,6 +33,7 @@ from llamacluster.controller.workqueue import Worker, WorkQueue
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody asks for those series
 
+OUTCOMES = ("success", "retry", "error")
 SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -130,6 +131,9 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        # From 0 on: of a series that begins with 1 Prometheus sees no increase.
+        for outcome in OUTCOMES:
+            self._reconciles.labels(outcome)
         self._requests = Counter(
             "llamacluster_operator_api_requests",
             "Requests to the API server, without watches. The code is 0 where none came.",

@@ -40,6 +40,8 @@ SETTLED_SECONDS = 30.0
 """Until the last look at a group that became Ready."""
 LOADED_SECONDS = 15.0
 """For so long after a group became Ready its agents may tell of the time before it had loaded."""
+_NAME_BEGINS, _NAME_ENDS = 24, 15
+"""Letters of a long file name that are shown: the model, and mostly how it is quantized."""
 
 
 def new_status(
@@ -88,7 +90,7 @@ def new_status(
             "selector": ",".join(f"{k}={v}" for k, v in sorted(leader_selector(cluster).items())),
             "endpoint": endpoint(cluster),
             "access": access(cluster, gates),
-            "model_file": cluster.spec.model.uri.partition("?")[0].rpartition("/")[2],
+            "model_file": _model_file(cluster.spec.model.uri),
             "groups": groups,
             "engine": EngineStatus(
                 image=(running_image(group_set) if group_set else None) or image,
@@ -98,6 +100,14 @@ def new_status(
             "plan": plan,
         }
     )
+
+
+def _model_file(uri: str) -> str:
+    """Name of the model's file, as `kubectl get` shows it in a column."""
+    name = uri.partition("?")[0].rpartition("/")[2]
+    if len(name) <= _NAME_BEGINS + 1 + _NAME_ENDS:
+        return name
+    return f"{name[:_NAME_BEGINS]}…{name[-_NAME_ENDS:]}"
 
 
 def _loaded(groups: list[GroupStatus], seen: Observation, now: str) -> list[LeaderStatus]:

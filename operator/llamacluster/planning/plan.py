@@ -76,6 +76,8 @@ class Split:
     account: Account
     needs: tuple[int, ...]
     """The least memory limit of each worker, in bytes."""
+    graphs: tuple[int, ...]
+    """What each worker comes to hold of graphs, in bytes; part of what it needs."""
 
     @property
     def heaviest(self) -> int:
@@ -163,15 +165,17 @@ class Planner:
             if layers in tried:
                 break
             account = self._accountant.account(layers, settings)
-            needs = tuple(
-                worker_need(
-                    memory,
-                    max(self._model.largest_tensor[first:end]),
-                    kept_graphs_bytes(account.graph_nodes, end - first, self._model.layers),
-                )
-                for memory, (first, end) in zip(account.workers, runs(layers), strict=True)
+            graphs = tuple(
+                kept_graphs_bytes(account.graph_nodes, count, self._model.layers)
+                for count in layers
             )
-            tried[layers] = Split(layers, account, needs)
+            needs = tuple(
+                worker_need(memory, max(self._model.largest_tensor[first:end]), kept)
+                for memory, kept, (first, end) in zip(
+                    account.workers, graphs, runs(layers), strict=True
+                )
+            )
+            tried[layers] = Split(layers, account, needs, graphs)
             costs.learn(layers, account)
             if costs.guess(workers) > _WORTH_ANOTHER * tried[layers].heaviest:
                 break
@@ -199,16 +203,13 @@ class Planner:
             index = split.needs.index(split.heaviest)
             memory = split.account.workers[index]
             count = len(split.layers)
-            graphs = kept_graphs_bytes(
-                split.account.graph_nodes, split.layers[index], sum(split.layers)
-            )
             remedies = self._remedies(split, int(limit), wanted, settings)
             parts.append(
                 f"the model does not fit {count} worker{'s' * (count > 1)} with"
                 f" {quantity(int(limit))}{' each' * (count > 1)}: worker {index + 1} needs"
                 f" {quantity(split.heaviest)} ({shown(memory.model)} of weights,"
                 f" {shown(memory.context)} of context, {shown(memory.compute)} to compute,"
-                f" {shown(graphs)} of kept graphs),"
+                f" {shown(split.graphs[index])} of kept graphs),"
                 f" {shown(split.heaviest - int(limit))} more than its limit;"
                 f" what would fit: {'; '.join(remedies)}"
             )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from llamacluster.agent import addresses
 from llamacluster.agent.addresses import connect, why_forbidden
 from llamacluster.agent.source import Web
 from llamacluster.planning.reasons import GroupError
+from tests.webserver import Quiet, answering
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def site() -> Iterator[Site]:
     seen: list[tuple[str, dict[str, str]]] = []
     redirects: dict[str, str] = {}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             seen.append((self.path, dict(self.headers)))
             target = redirects.get(self.path)
@@ -94,14 +94,8 @@ def site() -> Iterator[Site]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer(("0.0.0.0", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield server.server_address[1], seen, redirects
-    server.shutdown()
-    server.server_close()
+    with answering(Handler, "0.0.0.0") as port:
+        yield port, seen, redirects
 
 
 def test_a_name_is_looked_up_once_so_that_a_second_answer_leads_nowhere(

@@ -7,10 +7,10 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from io import BytesIO, StringIO
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 
 import pytest
 
@@ -19,6 +19,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.source import Redirects, shards, shown
 from llamacluster.agent.source import Web as Way
 from llamacluster.planning.reasons import GroupError, Reason
+from tests.webserver import Quiet, answering
 
 CONTENT = bytes(range(256)) * 20_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -47,7 +48,7 @@ class Web:
 def web() -> Iterator[Web]:
     state = Web({"/model.gguf": CONTENT})
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             state.requests.append((self.path, wanted))
@@ -80,15 +81,9 @@ def web() -> Iterator[Web]:
             except OSError:
                 return  # the client only wanted to know the size
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    yield state
-    server.shutdown()
-    server.server_close()
+    with answering(Handler) as port:
+        state.url = f"http://127.0.0.1:{port}"
+        yield state
 
 
 @dataclass

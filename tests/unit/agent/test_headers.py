@@ -6,9 +6,8 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -17,6 +16,7 @@ from llamacluster.agent.source import Web as Way
 from llamacluster.planning.gguf import Header, read_header
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model.headers import write_header
+from tests.webserver import Quiet, answering
 
 LOCAL = Way(allow_local=True)
 
@@ -42,7 +42,7 @@ class Web:
 def web(tmp_path: Path) -> Iterator[Web]:
     state = Web(tmp_path / "served.gguf")
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             state.asked.append(wanted)
@@ -75,15 +75,9 @@ def web(tmp_path: Path) -> Iterator[Web]:
                     first += len(piece)
                     state.sent += len(piece)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/m.gguf"
-    yield state
-    server.shutdown()
-    server.server_close()
+    with answering(Handler) as port:
+        state.url = f"http://127.0.0.1:{port}/m.gguf"
+        yield state
 
 
 @pytest.fixture

@@ -209,4 +209,5 @@ def test_recoveries_are_counted_by_what_the_group_was_lost_by() -> None:
     for reason in (Reason.WorkerLost, Reason.EngineHung, Reason.WorkerLost):
         status.enter(Phase.Serving, Reason.Ready, "serving")
         status.fail(GroupError(reason, "lost"))
-    assert status.recoveries == {"WorkerLost": (1, 0.0), "EngineHung": (1, 0.0)}
+    never = {"WorkerLeaving": (0, 0.0), "EngineFailed": (0, 0.0)}
+    assert status.recoveries == {"WorkerLost": (1, 0.0), "EngineHung": (1, 0.0), **never}

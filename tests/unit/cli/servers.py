@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread, main_thread
+from threading import main_thread
 from typing import Any
 
 import yaml
 
 from tests.build import Manifest
+from tests.webserver import Quiet, answering
 
 ANSWER = ["Blue", ", and", " wide."]
 MAX_PROMPT = 4000
@@ -108,15 +109,12 @@ def _json(handler: BaseHTTPRequestHandler, status: int, body: Any) -> None:
 def serving(server: LlamaServer) -> Iterator[int]:
     """The port at which it answers."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             server.answer(self.path, body, self)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _served(Handler) as port:
+    with answering(Handler) as port:
         yield port
 
 
@@ -127,15 +125,12 @@ def api_server(folder: Path, *clusters: Manifest) -> Iterator[Path]:
     answers: dict[str, Any] = {f"{base}/{each['metadata']['name']}": each for each in clusters}
     answers[base] = {"items": list(clusters)}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = answers.get(self.path.partition("?")[0])
             _json(self, 200 if found else 404, found or {"message": "not found"})
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _served(Handler) as port:
+    with answering(Handler) as port:
         kubeconfig = folder / "kubeconfig"
         context = {"cluster": "c", "user": "u", "namespace": "ns"}
         kubeconfig.write_text(
@@ -155,28 +150,12 @@ def api_server(folder: Path, *clusters: Manifest) -> Iterator[Path]:
 def agent(status: Manifest) -> Iterator[int]:
     """The port of a leader's agent that says this of its group."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             _json(self, 200, status)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with _served(Handler) as port:
+    with answering(Handler) as port:
         yield port
-
-
-@contextmanager
-def _served(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def put_kubectl(folder: Path, port: int | None) -> dict[str, str]:

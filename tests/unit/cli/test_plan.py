@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import json
 import os
 import re
@@ -12,10 +11,10 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from llamacluster.cli.plugin import plugin
 from tests.build import manifest, plan_answer
 from tests.kind.host import REPOSITORY
 from tests.model.headers import write_header, write_sparse
+from tests.webserver import Quiet, answering
 
 GIB = 1 << 30
 FILE = "llama-3.1-70b-Q4_K_M.gguf"
@@ -216,18 +216,13 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A web server's URL and its folder."""
     folder = tmp_path / "www"
     folder.mkdir()
-    handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", folder
-        server.shutdown()
-        thread.join()
+    handler = functools.partial(_Files, directory=str(folder))
+    with answering(handler) as port:
+        yield f"http://127.0.0.1:{port}", folder
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
+class _Files(Quiet, SimpleHTTPRequestHandler):
+    pass
 
 
 def test_the_header_is_read_from_the_manifests_web_server(served: tuple[str, Path]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from llamacluster.cli import connection
 from llamacluster.cli.plugin import plugin
 from llamacluster.cli.terminal import BadInput, Failed
 from llamacluster.cli.upgrade import Request, perform
@@ -79,6 +81,25 @@ async def test_there_may_be_nothing_to_upgrade(
     assert "up to date" in capsys.readouterr().out
 
 
+def test_programs_are_told_what_it_came_to(
+    api: FakeKubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "run", lambda _, act: asyncio.run(act(api, "ns")))
+
+    def answer(*arguments: str) -> Any:
+        result = CliRunner().invoke(plugin, ["upgrade", "x", "-o", "json", *arguments])
+        assert result.exit_code == 0
+        return json.loads(result.stdout)
+
+    upgrade = {"id": "2", "image": "engine:2", "changes": ["image: engine:1 -> engine:2"]}
+    of_x = {"name": "x", "namespace": "ns", "upgrade": upgrade}
+    assert answer("--dry-run") == of_x | {"outcome": "Available"}
+    assert answer() == of_x | {"outcome": "Requested"}
+    assert answer("--cancel") == of_x | {"outcome": "Cancelled"}
+    api.put(LLAMACLUSTERS, stored(status=status()))
+    assert answer() == of_x | {"outcome": "UpToDate", "upgrade": None}
+
+
 async def test_a_name_that_nobody_has_is_the_users_mistake(api: FakeKubeApi) -> None:
     with pytest.raises(BadInput, match="no LlamaCluster y in namespace ns"):
         await perform(api, request(name="y"))
@@ -104,7 +125,7 @@ def waited(api: FakeKubeApi, *statuses: Manifest, seconds: float = 60) -> list[s
 
     async def main() -> None:
         asked = asyncio.create_task(
-            perform(api, request(wait=True, timeout_seconds=seconds), told.append)
+            perform(api, request(wait=True, timeout_seconds=seconds), tell=told.append)
         )
         for one in statuses:
             await asyncio.sleep(5)

@@ -54,14 +54,6 @@ def changes(world: World, **spec: Any) -> None:
     here["metadata"]["generation"] += 1
 
 
-async def serving(world: World) -> None:
-    world.creates()
-    await world.reconcile()
-    world.rolled_out()
-    world.pods(pod(0, ready=True), pod(1), pod(2))
-    await world.reconcile()
-
-
 async def test_a_cluster_that_no_operator_has_seen_is_in_progress(world: World) -> None:
     world.creates_unplanned()
     [version] = custom_resource_definition()["spec"]["versions"]
@@ -88,7 +80,7 @@ async def test_the_way_to_ready_is_in_progress_and_ready_is_current(world: World
 
 
 async def test_a_change_is_in_progress_until_the_last_group_has_it(world: World) -> None:
-    await serving(world)
+    await world.serves()
     changes(world, inference={"parallel": 2})
     assert judged(world) == "InProgress"  # the operator has not seen it
     await world.reconcile()
@@ -104,7 +96,7 @@ async def test_a_change_is_in_progress_until_the_last_group_has_it(world: World)
 
 
 async def test_a_lost_worker_is_in_progress(world: World) -> None:
-    await serving(world)
+    await world.serves()
     world.pods(pod(0))
     world.agents.statuses["x-group-0"] = leader_status()
     await world.reconcile()
@@ -131,7 +123,7 @@ async def test_what_needs_a_person_has_failed_until_it_is_there(world: World) ->
 @pytest.mark.parametrize("serves", [False, True], ids=["at first", "while it serves"])
 async def test_a_model_that_does_not_fit_has_failed(world: World, serves: bool) -> None:
     if serves:
-        await serving(world)
+        await world.serves()
         changes(world, inference={"parallel": 2})
     else:
         world.creates_unplanned()
@@ -142,13 +134,13 @@ async def test_a_model_that_does_not_fit_has_failed(world: World, serves: bool) 
 
 
 async def test_a_deleted_cluster_is_terminating(world: World) -> None:
-    await serving(world)
+    await world.serves()
     world.stored(LLAMACLUSTERS)["metadata"]["deletionTimestamp"] = "2026-11-22T12:00:00Z"
     assert judged(world) == "Terminating"
 
 
 async def test_a_cluster_that_serves_has_no_condition_of_kstatus(world: World) -> None:
-    await serving(world)
+    await world.serves()
     types = {condition.type for condition in world.status().conditions}
     assert types == {"Ready", "Progressing", "Degraded", "Planned", "Isolated"}
     assert types.isdisjoint(KSTATUS)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from llamacluster.controller.kubeapi import ApiError
 from llamacluster.controller.lws import (
-    MISSING_SECONDS,
+    LOOK_SECONDS,
     RESOURCES,
     SCHEMAS,
     LeaderWorkerSetLookout,
@@ -119,7 +119,7 @@ def test_it_is_seen_when_it_comes(before: str | None) -> None:
         await asyncio.sleep(100)
         assert not comes.done()
         cluster.version = "0.9"
-        await asyncio.wait_for(comes, MISSING_SECONDS + 1)
+        await asyncio.wait_for(comes, LOOK_SECONDS + 1)
         assert lookout.problem is None
 
     with capture_logs() as logs:
@@ -149,6 +149,12 @@ def test_an_api_server_that_is_away_changes_nothing() -> None:
     assert [(line["event"], line["error"]) for line in logs] == [
         ("cannot look for LeaderWorkerSet", "refused")
     ] * 2
+
+
+def test_what_stays_too_old_is_looked_at_ever_less() -> None:
+    cluster = Cluster(version="0.8")
+    scenario(LeaderWorkerSetLookout(cluster), asyncio.sleep(20 * LOOK_SECONDS))
+    assert 20 < cluster.read_schemas < 32
 
 
 def test_the_schemas_are_read_once_when_all_is_well() -> None:

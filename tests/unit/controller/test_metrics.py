@@ -104,13 +104,14 @@ async def test_work_is_timed_by_its_outcome(error: Exception | None, outcome: st
         return 7.0
 
     metrics = Metrics()
+    name = "llamacluster_operator_reconcile_duration_seconds_count"
+    assert value(metrics.registry, name, outcome=outcome) == 0
     timed = metrics.timed(work, (Refused,))
     if error:
         with pytest.raises(type(error)):
             await timed("ns/x")
     else:
         assert await timed("ns/x") == 7.0
-    name = "llamacluster_operator_reconcile_duration_seconds_count"
     assert value(metrics.registry, name, outcome=outcome) == 1
 
 

@@ -50,16 +50,6 @@ def group_set(world: World) -> Manifest | None:
     return world.api.objects.get((LEADERWORKERSETS.name, "ns", "x-group"))
 
 
-async def serving(world: World) -> None:
-    """A group answers requests by a plan for two workers."""
-    world.creates()
-    await world.reconcile()
-    world.rolled_out()
-    world.pods(pod(0, ready=True), pod(1), pod(2))
-    await world.reconcile()
-    assert said(world)["Ready"] == ("True", "Ready")
-
-
 async def test_no_pod_starts_before_there_is_a_plan(world: World) -> None:
     world.creates_unplanned()
     assert await world.reconcile() == SOON_SECONDS
@@ -102,7 +92,7 @@ async def test_the_plan_makes_the_group_and_stays_in_the_status(world: World) ->
 
 
 async def test_a_known_plan_costs_nothing(world: World) -> None:
-    await serving(world)
+    await world.serves()
     world.api.reads.clear()
     assert await world.writes() == 0
     assert world.api.reads == [
@@ -127,7 +117,7 @@ async def test_a_known_plan_costs_nothing(world: World) -> None:
 async def test_what_a_plan_does_not_depend_on_is_changed_without_a_new_one(
     world: World, changes: Manifest
 ) -> None:
-    await serving(world)
+    await world.serves()
     world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": changes})
     await world.reconcile()
     assert world.jobs() == []
@@ -137,7 +127,7 @@ async def test_what_a_plan_does_not_depend_on_is_changed_without_a_new_one(
 async def test_a_newer_operator_that_would_ask_otherwise_keeps_the_plan_of_what_runs(
     world: World,
 ) -> None:
-    await serving(world)
+    await world.serves()
     live = group_set(world)
     assert live is not None
     world.stored(LLAMACLUSTERS)["status"]["plan"]["inputsHash"] = "older"
@@ -149,7 +139,7 @@ async def test_a_newer_operator_that_would_ask_otherwise_keeps_the_plan_of_what_
 
 
 async def test_what_serves_goes_on_while_the_new_spec_is_planned(world: World) -> None:
-    await serving(world)
+    await world.serves()
     before = group_set(world)
     world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": {"workers": {"count": 3}}})
     assert await world.reconcile() == SOON_SECONDS
@@ -196,7 +186,7 @@ async def test_a_model_that_does_not_fit_starts_no_pod_and_is_not_planned_again(
 
 
 async def test_a_new_spec_that_does_not_fit_leaves_what_serves_alone(world: World) -> None:
-    await serving(world)
+    await world.serves()
     before = group_set(world)
     world.api.edit(LLAMACLUSTERS, "ns", "x", LONGER)
     await world.reconcile()
@@ -208,7 +198,7 @@ async def test_a_new_spec_that_does_not_fit_leaves_what_serves_alone(world: Worl
 
 
 async def test_a_spec_that_is_changed_and_changed_back_leaves_no_job_behind(world: World) -> None:
-    await serving(world)
+    await world.serves()
     world.api.edit(LLAMACLUSTERS, "ns", "x", LONGER)
     await world.reconcile()
     assert len(world.jobs()) == 1
@@ -248,7 +238,7 @@ async def test_pods_of_a_former_job_of_the_same_name_do_not_answer(world: World)
 
 
 async def test_equal_clusters_of_a_namespace_share_a_plan(world: World) -> None:
-    await serving(world)
+    await world.serves()
     plan = world.stored(LLAMACLUSTERS)["status"]["plan"]
     plan["leader"]["observed"] = "7Mi"
     world.api.put(LLAMACLUSTERS, stored("y", uid="33333333-3333-3333-3333-333333333333"))
@@ -262,7 +252,7 @@ async def test_equal_clusters_of_a_namespace_share_a_plan(world: World) -> None:
 
 
 async def test_a_plan_that_cannot_be_read_is_not_shared(world: World) -> None:
-    await serving(world)
+    await world.serves()
     world.stored(LLAMACLUSTERS)["status"]["plan"]["workers"] = "many"
     world.api.put(LLAMACLUSTERS, stored("y", uid="33333333-3333-3333-3333-333333333333"))
     await world.reconcile("y")
@@ -350,7 +340,7 @@ async def test_a_job_that_the_api_server_refuses_is_said(world: World) -> None:
 
 
 async def test_memory_of_the_planned_is_looked_at_when_the_group_has_loaded(world: World) -> None:
-    await serving(world)
+    await world.serves()
     world.agents.statuses["x-group-0"] = leader_status(held=[1500 * MIB, 2500 * MIB])
     world.now += timedelta(seconds=30)
     assert await world.reconcile() is None
@@ -369,7 +359,7 @@ async def test_memory_of_the_planned_is_looked_at_when_the_group_has_loaded(worl
 
 
 async def test_a_status_that_was_lost_is_planned_anew_and_restarts_nothing(world: World) -> None:
-    await serving(world)
+    await world.serves()
     before = group_set(world)
     world.stored(LLAMACLUSTERS)["status"] = {}
     await world.reconcile()
@@ -383,7 +373,7 @@ async def test_a_status_that_was_lost_is_planned_anew_and_restarts_nothing(world
 
 
 async def test_scaling_waits_for_the_plan_of_a_spec_that_has_changed_too(world: World) -> None:
-    await serving(world)
+    await world.serves()
     world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": {"replicas": 2, **LONGER["spec"]}})
     await world.reconcile()
     made = group_set(world)

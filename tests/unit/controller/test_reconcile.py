@@ -70,11 +70,7 @@ async def test_a_group_becomes_ready_and_is_left_alone(world: World) -> None:
 
 
 async def test_each_transition_is_an_event_and_a_loss_is_a_warning(world: World) -> None:
-    world.creates()
-    await world.reconcile()
-    world.rolled_out()
-    world.pods(pod(0, ready=True), pod(1), pod(2))
-    await world.reconcile()
+    await world.serves()
     world.pods(pod(0))
     world.agents.statuses["x-group-0"] = leader_status()
     await world.reconcile()

@@ -97,6 +97,11 @@ def test_the_selector_is_the_leaders_for_autoscalers() -> None:
         ("https://h/a/m.gguf?download=true", "m.gguf"),
         ("pvc://claim/a/m.gguf", "m.gguf"),
         ("file:///models/m.gguf", "m.gguf"),
+        ("https://h/" + "m" * 35 + ".gguf", "m" * 35 + ".gguf"),
+        (
+            "https://h/Mistral-Small-3.2-24B-Instruct-2506-UD-Q4_K_XL.gguf",
+            "Mistral-Small-3.2-24B-In…UD-Q4_K_XL.gguf",
+        ),
     ],
 )
 def test_the_models_file_is_shown_without_where_it_comes_from(uri: str, file: str) -> None:

@@ -16,7 +16,7 @@ from llamacluster.resources.networkpolicy import OperatorPods
 from llamacluster.resources.planjob import inputs_hash
 from tests.build import IMAGE, Manifest, a_plan, stored
 from tests.fakekubeapi import FakeKubeApi
-from tests.unit.controller.build import plan_pod, terminated
+from tests.unit.controller.build import plan_pod, pod, terminated
 from tests.unit.rights import IN_NAMESPACES, OF_NODES, each
 
 OPERATOR_PODS = OperatorPods("system", {"app": "operator"})
@@ -112,6 +112,15 @@ class World:
             "observedGeneration": group_set["metadata"]["generation"],
             "updatedReplicas": groups,
         }
+
+    async def serves(self) -> None:
+        """A person makes the LlamaCluster, and its group of two workers answers."""
+        self.creates()
+        await self.reconcile()
+        self.rolled_out()
+        self.pods(pod(0, ready=True), pod(1), pod(2))
+        await self.reconcile()
+        assert self.condition().reason == "Ready"
 
     def pods(self, *pods: Manifest) -> None:
         """These pods are there, as far as the API server knows."""
