@@ -329,7 +329,7 @@ class Rollout(ApiModel):
     until another one does; it takes nodes with room for one more group."""
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
     """A rollout is told to be stuck when a group has failed to become Ready for so long. Downloads
-    and loads that go on do not count as failing."""
+    and loads that go on do not count as failing, unless tries before them have."""
 
     @model_validator(mode="after")
     def _something_can_change(self) -> Rollout:

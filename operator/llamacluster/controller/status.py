@@ -60,6 +60,8 @@ def new_status(
     before = {group.index: group for group in cluster.status.groups}
     group_set = observation.group_set
     wanted = range(cluster.spec.replicas) if group_set else ()
+    # What there is no plan for yet is not asked for.
+    asked = min(len(wanted), group_set["spec"].get("replicas", 0)) if group_set else 0
     rolling = not rollout(cluster, observation, [], now).complete
     groups = [
         group_status(
@@ -67,7 +69,7 @@ def new_status(
             before.get(index),
             now,
             asked_for=rolling or index >= cluster.spec.replicas,
-            leader=f"{group_set_name(cluster)}-{index}" if index in wanted else None,
+            leader=f"{group_set_name(cluster)}-{index}" if index < asked else None,
         )
         for index in sorted({*observation.groups, *wanted})
     ]
