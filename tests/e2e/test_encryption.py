@@ -21,6 +21,17 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as connection
         print("answer: b''")
 """
 
+OF_HAPROXY = """
+import pathlib, socket
+print([str(file) for file in pathlib.Path("/").glob("*/tunnel.cfg")])
+try:
+    with socket.create_connection(("127.0.0.1", 18053), 10) as connection:
+        connection.sendall(b"show info\\n")
+        print(connection.recv(64))
+except OSError as error:
+    print(error)
+"""
+
 
 def test_an_encrypted_group_serves_and_its_secret_may_be_lost(fresh: Live) -> None:
     live = fresh
@@ -35,6 +46,15 @@ def test_an_encrypted_group_serves_and_its_secret_may_be_lost(fresh: Live) -> No
     )
     assert said.strip() == "answer: b''"
     assert live.condition("Ready")["status"] == "True"
+    for pod, engine in (("tiny-group-0", "leader"), ("tiny-group-0-1", "worker")):
+        files: dict[str, str] = {}
+        for container in (engine, "tunnel"):
+            seen = live.kubectl(
+                "exec", pod, f"--container={container}", "--", "python3", "-c", OF_HAPROXY
+            )
+            files[container], _, answered = seen.partition("\n")
+            assert "HAProxy" not in answered  # its runtime API, by which the key could be read
+        assert files == {engine: "[]", "tunnel": "['/tmp/tunnel.cfg']"}
 
     former = live.read("secret", "tiny-rpc-tls")
     live.kubectl("delete", "secret", "tiny-rpc-tls")

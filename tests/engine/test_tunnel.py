@@ -124,6 +124,57 @@ def test_behind_the_tunnel_nothing_listens_for_others(serving: Group) -> None:
             socket.create_connection((address(serving, 1), port), 5)
 
 
+OF_HAPROXY = """
+import pathlib, socket
+
+def ask(family, address):
+    try:
+        with socket.socket(family) as connection:
+            connection.settimeout(5)
+            connection.connect(address)
+            connection.sendall(b"show info\\n\\n")
+            return connection.recv(65536).decode()
+    except OSError as error:
+        return str(error)
+
+for port in (18053, 18054):
+    print(ask(socket.AF_INET, ("127.0.0.1", port)))
+for file in pathlib.Path("/tmp").rglob("*"):
+    print(file)
+    if file.is_socket():
+        print(ask(socket.AF_UNIX, str(file)))
+print([folder for folder in ("/rpc-tls", "/gate") if pathlib.Path(folder).exists()])
+"""
+
+
+def test_the_engines_container_has_no_way_to_the_private_key(serving: Group) -> None:
+    """HAProxy's runtime API shows its memory, and its configuration says where else it listens."""
+    for pod in ("x-0", "x-0-1"):
+        of_engine = serving.pods[pod].run_python(OF_HAPROXY)
+        of_tunnel = serving.tunnel(pod).run_python(OF_HAPROXY)
+        for secret in ("Name: HAProxy", "/tmp/tunnel.cfg", "/tmp/haproxy.sock", "/rpc-tls"):
+            assert secret in of_tunnel
+            assert secret not in of_engine
+        assert of_engine.endswith("[]\n")
+
+
+def test_a_worker_that_comes_back_at_another_address_is_found(serving: Group) -> None:
+    before, former = serving.until("Ready")["formations"], address(serving, 2)
+    pods = (serving.tunnel("x-0-2").id, serving.worker(2).id)
+    serving.engine.docker("rm", "--force", "--volumes", *pods)
+    other = serving.engine.docker(
+        *("run", "--detach", "--network", serving.network, "--entrypoint=sleep"),
+        *(serving.image, "600"),
+    ).strip()
+    try:
+        serving.start_worker(2)
+        assert address(serving, 2) != former
+        serving.until("Ready", formations=before + 1)
+        assert serving.ask("/completion", GREEDY)["content"] == SENTENCE
+    finally:
+        serving.engine.docker("rm", "--force", other)
+
+
 def test_a_killed_rpc_server_is_seen_at_once_and_the_group_heals(serving: Group) -> None:
     before = serving.until("Ready")["formations"]
     stream = Stream(serving, {**SLOW, "n_predict": 100_000})

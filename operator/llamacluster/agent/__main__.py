@@ -17,8 +17,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 from llamacluster import __version__
-from llamacluster.agent import engine, haproxy
-from llamacluster.agent.access import SOCKET, Access
+from llamacluster.agent import engine
+from llamacluster.agent.access import Access
 from llamacluster.agent.api import Answer, Api
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
@@ -39,6 +39,7 @@ from llamacluster.agent.contract import (
     SCRATCH_DIR,
     SINCE_FILE,
     TLS_DIR,
+    TUNNEL_PORT,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
     GateOptions,
@@ -53,12 +54,12 @@ from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.gate import Gate, haproxy_program
 from llamacluster.agent.gatesockets import GateSockets
-from llamacluster.agent.haproxy import Runtime
+from llamacluster.agent.haproxy import SOCKET, Runtime
 from llamacluster.agent.leader import Leader
 from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import connections, is_listening
 from llamacluster.agent.log import Log
-from llamacluster.agent.peers import Peers, TunnelledPeers
+from llamacluster.agent.peers import Peers, TunnelledPeers, address_of
 from llamacluster.agent.plan import MESSAGE_CHARACTERS, as_message, make_plan
 from llamacluster.agent.podstart import pod_since
 from llamacluster.agent.process import Launcher
@@ -110,6 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Api(options.host, AGENT_PORT, part.routes())
     elif isinstance(part, Worker) and isinstance(options, WorkerOptions):
         _serve_worker(options, part, _token(options, clock))
+    elif isinstance(part, Tunnel) and (routes := part.routes()):
+        Api("127.0.0.1", TUNNEL_PORT, routes)
     log.info("agent started", version=__version__)
     return _live(part.run, part.stop, drain.seconds, signals, launcher, log)
 
@@ -248,7 +251,8 @@ def _tunnel(
         folder=Path(SCRATCH_DIR),
         tls_folder=Path(RPC_TLS_DIR),
         agent_listens=lambda: is_listening(*agent),
-        ask=haproxy.ask,
+        address_of=address_of,
+        runtime=Runtime(Path(SCRATCH_DIR) / SOCKET),
         drain=drain,
         launcher=launcher,
         clock=clock,

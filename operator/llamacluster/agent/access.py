@@ -27,10 +27,9 @@ from llamacluster.agent.haproxy import MAX_COMMAND_BYTES, Runtime, RuntimeRefuse
 from llamacluster.agent.log import Log
 from llamacluster.planning.reasons import GroupError, Reason
 
-SOCKET = "haproxy.sock"
 KEYS_FILE = "keys"
 CERTIFICATE_FILE = "tls.pem"
-"""All in the gate's own folder."""
+"""Both in the gate's own folder."""
 
 MIN_KEY_CHARACTERS = 16
 """A shorter one can be guessed."""

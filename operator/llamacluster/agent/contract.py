@@ -34,7 +34,7 @@ TUNNELLED_RPC_PORT = 18052
 agent and the RPC server themselves are at these ports, on loopback alone: in the worker, and by
 `tunnel_address` in the leader."""
 TUNNEL_PORT = 18053
-"""Port at which a tunnel is told its workers' addresses and its certificates, on loopback alone."""
+"""Port at which the tunnel of a leader's pod takes LEAD, on loopback alone."""
 PROBE_PORT = 50050
 """Port of LIVEZ and READYZ in a worker with RPC encryption, for the kubelet, which has no
 certificate."""
@@ -69,6 +69,8 @@ METRICS = "/metrics"
 """GET to a leader: the group's metrics for Prometheus."""
 ATTACH = "/attach"
 """POST `AttachRequest` to a worker: it restarts its RPC server and answers `WorkerStatus`."""
+LEAD = "/lead"
+"""POST to the tunnel of a leader's pod, as `/lead/N`: it leads to where worker N's name is now."""
 
 MODEL_DIR = "/models"
 """Writable volume of the leader for fetched models: an emptyDir or the pod's own claim."""
@@ -85,7 +87,8 @@ LEAF_DELAY_SECONDS = 300
 """After which a tunnel shows a new certificate: by then the kubelets of the whole group, which look
 for new Secrets about once a minute, have brought the others the authority that it is from."""
 SCRATCH_DIR = "/tmp"  # noqa: S108 - a mount of this pod alone
-"""Writable emptyDir in both pods."""
+"""Writable emptyDir in both pods, which their containers share. A tunnel has one of its own there,
+in memory: HAProxy's configuration, and the socket by which it is told."""
 
 GATE_DIR = "/gate"
 """The gate's own memory-backed emptyDir: what HAProxy reads, and the socket by which it is told."""

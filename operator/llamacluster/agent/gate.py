@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-from llamacluster.agent.access import CERTIFICATE_FILE, KEYS_FILE, SOCKET, Access
+from llamacluster.agent.access import CERTIFICATE_FILE, KEYS_FILE, Access
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
@@ -42,6 +42,7 @@ from llamacluster.agent.contract import (
     GateOptions,
 )
 from llamacluster.agent.drain import Drain
+from llamacluster.agent.haproxy import SOCKET
 from llamacluster.agent.log import Log
 from llamacluster.agent.process import Child, Launcher, stop
 from llamacluster.agent.slowbodies import SlowBodies

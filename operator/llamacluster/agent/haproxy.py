@@ -1,15 +1,18 @@
 """The running HAProxy, told over its runtime API: it takes keys and certificates as it runs, and no
-connection notices. The gate's listens on a Unix socket, a tunnel's on loopback."""
+connection notices.
+
+Whoever reaches that API reads HAProxy's memory, private keys and all. So it is at a Unix socket in
+a folder of HAProxy's container alone, never on loopback, which all containers of a pod share.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from socket import AF_UNIX, SOCK_STREAM, create_connection, socket
+from socket import AF_UNIX, SOCK_STREAM, socket
 
-from llamacluster.agent.contract import TUNNEL_PORT
-
+SOCKET = "haproxy.sock"
 ANSWER_SECONDS = 5.0
 MAX_COMMAND_BYTES = 15_000
 """A command with all that belongs to it must fit one of HAProxy's buffers, of 16 KiB."""
@@ -40,14 +43,26 @@ class Runtime:
         self._tell(f"commit acl @{version} {acl}")
 
     def replace_certificate(self, file: Path, pem: str) -> None:
-        """The certificate and key that were read from `file` are these from now on."""
-        answer = self._ask(f"set ssl cert {file} <<\n{pem}")
-        if "Transaction created" not in answer:
-            raise RuntimeRefused(answer)
-        answer = self._ask(f"commit ssl cert {file}")
-        if "Success!" not in answer:
-            self._ask(f"abort ssl cert {file}")
-            raise RuntimeRefused(answer)
+        """The certificate and key that were read from `file` are these for new connections."""
+        self._replace("cert", file, pem)
+
+    def replace_authorities(self, file: Path, pem: str) -> None:
+        """The authorities that were read from `file` are these for new connections."""
+        self._replace("ca-file", file, pem)
+
+    def lead_to(self, servers: Sequence[str], address: str) -> None:
+        """These servers (BACKEND/NAME) are at this IPv4 address for new connections, and are in use
+        from now on."""
+        commands = (
+            f"set server {server} {what}"
+            for server in servers
+            for what in (f"addr {address}", "state ready")
+        )
+        expected = ("IP changed", "nothing changed")
+        answer = self._ask("; ".join(commands))
+        for line in answer.splitlines():
+            if line and not line.startswith(expected):
+                raise RuntimeRefused(line)
 
     def certificate_times(self, file: Path) -> tuple[str, str]:
         """notBefore and notAfter of the certificate of `file`, as `ssl.cert_time_to_seconds` reads
@@ -74,6 +89,15 @@ class Runtime:
         """Ends a session at once; nothing if it has ended."""
         self._ask(f"shutdown session {session}")
 
+    def _replace(self, kind: str, file: Path, pem: str) -> None:
+        answer = self._ask(f"set ssl {kind} {file} <<\n{pem}")
+        if "transaction created" not in answer.lower():
+            raise RuntimeRefused(answer)
+        answer = self._ask(f"commit ssl {kind} {file}")
+        if "Success!" not in answer:
+            self._ask(f"abort ssl {kind} {file}")
+            raise RuntimeRefused(answer)
+
     def _tell(self, command: str) -> None:
         """A command that is answered by nothing when it is done."""
         if answer := self._ask(command):
@@ -83,25 +107,8 @@ class Runtime:
         with socket(AF_UNIX, SOCK_STREAM) as connection:
             connection.settimeout(ANSWER_SECONDS)
             connection.connect(str(self._path))
-            return _answer(connection, command)
-
-
-class HaproxyError(Exception):
-    """HAProxy does not answer. The message says why."""
-
-
-def ask(command: str) -> str:
-    """What the tunnel's HAProxy answers to `command`. Raises HaproxyError if it does not."""
-    try:
-        with create_connection(("127.0.0.1", TUNNEL_PORT), ANSWER_SECONDS) as connection:
-            return _answer(connection, command)
-    except OSError as error:
-        raise HaproxyError(f"HAProxy does not answer: {error}") from error
-
-
-def _answer(connection: socket, command: str) -> str:
-    connection.sendall(command.encode() + b"\n")
-    return b"".join(_received(connection)).decode("utf-8", "replace").strip()
+            connection.sendall(command.encode() + b"\n")
+            return b"".join(_received(connection)).decode("utf-8", "replace").strip()
 
 
 def _received(connection: socket) -> Iterator[bytes]:

@@ -10,20 +10,22 @@ from typing import TypeGuard
 from llamacluster.agent.contract import (
     AGENT_PORT,
     ATTACH,
+    LEAD,
     RPC_PORT,
     STATUS,
+    TUNNEL_PORT,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
     AttachRequest,
     WorkerStatus,
     tunnel_address,
 )
-from llamacluster.agent.haproxy import HaproxyError
 from llamacluster.agent.token import SCHEME, ControlToken
-from llamacluster.agent.tunnel import lead_to
 
 MAX_ANSWER_BYTES = 64 << 10
 STATUS_SECONDS = 2.0
+LEAD_SECONDS = 30.0
+"""It takes a look into the DNS."""
 
 
 class PeerError(Exception):
@@ -41,13 +43,7 @@ class Peers:
 
     def address(self, host: str) -> str:
         """The IPv4 address of a name: the engine speaks nothing else. Raises PeerError."""
-        try:
-            found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
-        except OSError as error:
-            raise PeerError(
-                "its name has no address yet: the pod does not exist, or has not started"
-            ) from error
-        return str(found[0][4][0])
+        return address_of(host)
 
     def status(self, address: str, epoch: str = "") -> WorkerStatus:
         """What the worker says of itself. By the epoch under which it is attached it knows that its
@@ -70,7 +66,7 @@ class Peers:
             if code != 401:
                 break
         if code != 200:
-            raise PeerError(data[:300].decode("utf-8", "replace").strip())
+            raise PeerError(_words(data))
         try:
             answer: object = json.loads(data)
         except ValueError:
@@ -89,13 +85,27 @@ class TunnelledPeers(Peers):
     def address(self, host: str) -> str:
         """The tunnel's address for a name; the tunnel leads to where the name is now. Raises
         PeerError."""
-        there = super().address(host)
         index = int(host.partition(".")[0].rpartition("-")[2])
         try:
-            lead_to(index, there)
-        except HaproxyError as error:
+            code, data = _answer(
+                "127.0.0.1", TUNNEL_PORT, "POST", f"{LEAD}/{index}", None, "", LEAD_SECONDS
+            )
+        except PeerError as error:
             raise PeerError(f"the tunnel to it is not there: {error}") from error
+        if code != 200:
+            raise PeerError(_words(data))
         return tunnel_address(index)
+
+
+def address_of(host: str) -> str:
+    """The IPv4 address of a worker's name. Raises PeerError."""
+    try:
+        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        raise PeerError(
+            "its name has no address yet: the pod does not exist, or has not started"
+        ) from error
+    return str(found[0][4][0])
 
 
 def _answer(
@@ -122,6 +132,11 @@ def _answer(
         raise PeerError("its agent does not answer") from error
     finally:
         connection.close()
+
+
+def _words(data: bytes) -> str:
+    """Why the answer is a refusal."""
+    return data[:300].decode("utf-8", "replace").strip()
 
 
 def _is_worker_status(value: object) -> TypeGuard[WorkerStatus]:

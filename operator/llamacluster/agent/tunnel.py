@@ -3,7 +3,11 @@
 With RPC encryption the engine's RPC and the worker's agent listen on loopback alone. What others
 reach at their ports is the tunnel, which takes nobody without a certificate of the group (mutual
 TLS 1.3). In the leader's pod it leads to each worker from a loopback address of that worker's own,
-to the IPv4 address that the leader's agent tells it: the one that the worker's name has just had.
+to the IPv4 address that the worker's name had when the leader's agent last asked for that.
+
+The private key is for this container alone. Others of the pod share its network, among them the
+engine, which reads what strangers send: all that they can ask for here is that a worker's name is
+looked up once more.
 
 It passes bytes and ends of connections and nothing else: it connects to the RPC server for a client
 with a certificate alone, keeps a quiet connection for ever, and closes one side when the other is
@@ -15,27 +19,31 @@ Told to stop, it ends after the agent of its pod, whose last words go through it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Event
 
-from llamacluster.agent import certificates, haproxy
+from llamacluster.agent import certificates
+from llamacluster.agent.api import Answer, Route
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.certificates import Certificates, Turnover
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
     AGENT_PORT,
+    LEAD,
     RPC_PORT,
     RPC_TLS_DIR,
-    TUNNEL_PORT,
+    SCRATCH_DIR,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
     TunnelOptions,
     tunnel_address,
 )
 from llamacluster.agent.drain import Drain
-from llamacluster.agent.haproxy import HaproxyError
+from llamacluster.agent.haproxy import SOCKET, Runtime, RuntimeRefused
 from llamacluster.agent.log import Log
+from llamacluster.agent.peers import PeerError
 from llamacluster.agent.process import Child, Launcher, stop
 
 STOP_SECONDS = 1.0
@@ -53,24 +61,28 @@ class Tunnel:
     def __init__(
         self,
         options: TunnelOptions,
-        worker_names: list[str],
+        worker_names: Sequence[str],
         program: str,
         folder: Path,
         tls_folder: Path,
         agent_listens: Callable[[], bool],
-        ask: Callable[[str], str],
+        address_of: Callable[[str], str],
+        runtime: Runtime,
         drain: Drain,
         launcher: Launcher,
         clock: Clock,
         log: Log,
     ) -> None:
+        """`folder` is of this container alone. `address_of` a name raises PeerError."""
         self._file = folder / "tunnel.cfg"
         self._argv = [program, "-db", "-f", str(self._file)]
-        self._configuration = configuration(options, worker_names)
+        self._configuration = configuration(options, worker_names, folder)
+        self._worker_names = worker_names
         self._leaf_delay_seconds = options.leaf_delay_seconds
         self._tls_folder = tls_folder
         self._agent_listens = agent_listens
-        self._ask = ask
+        self._address_of = address_of
+        self._runtime = runtime
         self._drain = drain
         self._launcher = launcher
         self._clock = clock
@@ -103,6 +115,25 @@ class Tunnel:
         self._drain.tell()
         self._wake.set()
 
+    def routes(self) -> dict[str, Route]:
+        """Paths for the leader's agent, one for each worker."""
+        return {
+            f"POST {LEAD}/{index}": partial(self._lead, index, name)
+            for index, name in enumerate(self._worker_names, 1)
+        }
+
+    def _lead(self, index: int, name: str, _: bytes) -> Answer:
+        """Leads to where the worker's name is now. Connections that are there already stay where
+        they lead. No address comes from who asks, who may be anybody in the pod."""
+        try:
+            address = self._address_of(name)
+            self._runtime.lead_to([f"rpc-{index}/worker", f"agent-{index}/worker"], address)
+        except PeerError as error:
+            return Answer(503, str(error))
+        except (OSError, RuntimeRefused) as error:
+            return Answer(503, f"the tunnel to it is not there: HAProxy: {error}")
+        return Answer(200, "ok")
+
     def _is_over(self) -> bool:
         return self._drain.is_over(busy=self._agent_listens())
 
@@ -121,27 +152,20 @@ class Tunnel:
         try:
             wanted = turnover.wanted(certificates.read(self._tls_folder), now)
             if wanted.authorities != turnover.used.authorities:
-                self._load("ca-file", certificates.AUTHORITIES, wanted.authorities)
+                self._runtime.replace_authorities(_AUTHORITIES, wanted.authorities)
                 turnover.use(Certificates(wanted.authorities, turnover.used.leaf))
                 self._log.info("trusts new authorities")
             if wanted.leaf != turnover.used.leaf:
-                self._load("cert", certificates.CERTIFICATE, wanted.leaf)
+                self._runtime.replace_certificate(_CERTIFICATE, wanted.leaf)
                 turnover.use(wanted)
                 self._log.info("shows a new certificate")
-        except (OSError, HaproxyError) as error:
-            self._log.error(f"the new certificates cannot be used: {error}")
-
-    def _load(self, kind: str, name: str, pem: str) -> None:
-        """For new connections. Those that are there already stay as they are."""
-        place = f"{RPC_TLS_DIR}/{name}"
-        self._ask(f"set ssl {kind} {place} <<\n{pem}")
-        answer = self._ask(f"commit ssl {kind} {place}")
-        if "Success!" not in answer:
-            self._ask(f"abort ssl {kind} {place}")
-            raise HaproxyError(f"HAProxy says: {' '.join(answer.split())[:500]}")
+        except (OSError, RuntimeRefused) as error:
+            self._log.error("the new certificates cannot be used", answer=error)
 
 
-def configuration(options: TunnelOptions, worker_names: list[str]) -> str:
+def configuration(
+    options: TunnelOptions, worker_names: Sequence[str], folder: Path = Path(SCRATCH_DIR)
+) -> str:
     """HAProxy's configuration, which uses nothing that is newer than HAProxy 3.0."""
     sections = (
         _before_a_worker(options.host)
@@ -154,7 +178,7 @@ def configuration(options: TunnelOptions, worker_names: list[str]) -> str:
 global
     maxconn {MAX_CONNECTIONS}
     nbthread 1
-    stats socket ipv4@127.0.0.1:{TUNNEL_PORT} level admin
+    stats socket {folder / SOCKET} mode 600 level admin
     # tls.key beside tls.crt.
     ssl-load-extra-del-ext
     # Who has been taken once is looked at again: no session outlives its certificate.
@@ -177,10 +201,9 @@ defaults
 {sections}"""
 
 
-_TLS = (
-    f"ssl crt {RPC_TLS_DIR}/{certificates.CERTIFICATE}"
-    f" ca-file {RPC_TLS_DIR}/{certificates.AUTHORITIES} verify required"
-)
+_AUTHORITIES = Path(RPC_TLS_DIR) / certificates.AUTHORITIES
+_CERTIFICATE = Path(RPC_TLS_DIR) / certificates.CERTIFICATE
+_TLS = f"ssl crt {_CERTIFICATE} ca-file {_AUTHORITIES} verify required"
 
 
 def _before_a_worker(host: str) -> str:
@@ -202,7 +225,7 @@ listen {name}
 
 
 def _to_worker(index: int, name: str) -> str:
-    """Disabled until the leader's agent tells its address (see `lead_to`)."""
+    """Disabled until the leader's agent asks for it."""
     return "\n".join(
         f"""\
 listen {port_name}-{index}
@@ -218,18 +241,3 @@ listen {port_name}-{index}
             ("agent", AGENT_PORT, TUNNELLED_AGENT_PORT),
         )
     )
-
-
-def lead_to(index: int, address: str) -> None:
-    """Tells the tunnel of this leader's pod where the worker of this index is. Connections that are
-    there already stay where they lead. Raises HaproxyError."""
-    commands = (
-        f"set server {name}-{index}/worker {what}"
-        for name in ("rpc", "agent")
-        for what in (f"addr {address}", "state ready")
-    )
-    answer = haproxy.ask("; ".join(commands))
-    expected = ("IP changed", "nothing changed")
-    unexpected = [line for line in answer.splitlines() if line and not line.startswith(expected)]
-    if unexpected:
-        raise HaproxyError(f"HAProxy says: {unexpected[0][:300]}")

@@ -19,6 +19,7 @@ from llamacluster.resources.metadata import (
 
 DEAF_AGENT_GRACE_SECONDS = 30
 """At most, between SIGTERM and SIGKILL to an agent that its liveness probe finds dead."""
+SCRATCH_VOLUME = "tmp"
 LOST_NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
@@ -58,7 +59,7 @@ def pod_template(
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, *volumes],
+        "volumes": [{"name": SCRATCH_VOLUME, "emptyDir": {}}, *volumes],
         **_scheduling(cluster, settings),
     }
     if cluster.spec.image_pull_secrets:
@@ -109,9 +110,16 @@ def agent_container(
 
 
 def engine_container(
-    cluster: LlamaCluster, image: str, *, name: str, args: list[str], mounts: list[Manifest]
+    cluster: LlamaCluster,
+    image: str,
+    *,
+    name: str,
+    args: list[str],
+    mounts: list[Manifest],
+    scratch: str = SCRATCH_VOLUME,
 ) -> Manifest:
-    """A container of the engine image in which the agent runs as `name`."""
+    """A container of the engine image in which the agent runs as `name`. `scratch` is its volume at
+    SCRATCH_DIR, which it shares with others of the pod unless it has one of its own."""
     container: Manifest = {
         "name": name,
         "image": image,
@@ -123,7 +131,7 @@ def engine_container(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "tmp", "mountPath": contract.SCRATCH_DIR}, *mounts],
+        "volumeMounts": [{"name": scratch, "mountPath": contract.SCRATCH_DIR}, *mounts],
     }
     if cluster.spec.image_pull_policy:
         container["imagePullPolicy"] = cluster.spec.image_pull_policy.value

@@ -17,6 +17,7 @@ from llamacluster.resources.metadata import (
 from llamacluster.resources.pod import engine_container
 
 VOLUME = "rpc-tls"
+OWN_VOLUME = "tunnel"
 AUTHORITY_KEY = "ca.crt"
 RESOURCES = {
     "requests": {"cpu": "20m", "memory": "64Mi"},
@@ -59,7 +60,8 @@ def rpc_authority(cluster: LlamaCluster, authority: str) -> Manifest:
 def add_tunnel(pod: Manifest, cluster: LlamaCluster, image: str, workers: int | None) -> None:
     """Adds the tunnel to a pod's template: that of a worker, or of a leader of so many `workers`.
 
-    It has no probe of its own: the worker's says whether it listens.
+    It has no probe of its own: the worker's says whether it listens. It shares no volume with the
+    engine, which could otherwise tell its HAProxy to give the private key away.
     """
     mount = {"name": VOLUME, "mountPath": contract.RPC_TLS_DIR, "readOnly": True}
     options = contract.TunnelOptions(
@@ -71,6 +73,7 @@ def add_tunnel(pod: Manifest, cluster: LlamaCluster, image: str, workers: int | 
         name=contract.TUNNEL_CONTAINER,
         args=contract.tunnel_args(options),
         mounts=[mount],
+        scratch=OWN_VOLUME,
     )
     if workers is None:
         container["ports"] = [
@@ -79,10 +82,11 @@ def add_tunnel(pod: Manifest, cluster: LlamaCluster, image: str, workers: int | 
         ]
     container["resources"] = RESOURCES
     pod["spec"]["containers"].append(container)
-    pod["spec"]["volumes"].append(
+    pod["spec"]["volumes"] += [
         {
             "name": VOLUME,
             # For the pods' own group alone.
             "secret": {"secretName": rpc_secret_name(cluster), "defaultMode": 0o440},
-        }
-    )
+        },
+        {"name": OWN_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+    ]

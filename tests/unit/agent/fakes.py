@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from threading import Event, Lock
+from threading import Event, Lock, get_ident
 
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract import (
@@ -28,11 +28,14 @@ HELD: HeldMemory = {"residentBytes": 3 << 20, "peakBytes": 4 << 20}
 
 
 class FastClock(Clock):
-    """Waiting moves the time on and costs a millisecond."""
+    """Waiting moves the time on and costs a millisecond. Of several threads that wait each gets its
+    turn: none is overtaken while the machine lets it stand."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
         self._lock = Lock()
+        self._due: dict[int, float] = {}
+        """When the wait of each thread ends."""
 
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self._seconds)
@@ -41,11 +44,19 @@ class FastClock(Clock):
         return self._seconds
 
     def wait(self, event: Event, seconds: float) -> bool:
-        if event.wait(0.001):
-            return True
+        thread = get_ident()
         with self._lock:
-            self._seconds += max(0.0, seconds)
-        return False
+            due = self._due[thread] = self._seconds + max(0.0, seconds)
+        try:
+            while not event.wait(0.001):
+                with self._lock:
+                    self._seconds = max(self._seconds, min(self._due.values()))
+                    if self._seconds >= due:
+                        return False
+            return True
+        finally:
+            with self._lock:
+                del self._due[thread]
 
 
 class FakeChild:

@@ -61,6 +61,7 @@ def test_the_leaders_tunnel_leads_to_each_worker() -> None:
 
 @pytest.mark.parametrize("build", [leader_pod, worker_pod])
 def test_the_private_key_is_in_the_tunnel_alone(build) -> None:  # type: ignore[no-untyped-def]
+    """Nor has any other container a folder in which the tunnel's HAProxy is told something."""
     pod = build(ENCRYPTED, IMAGE, PLAN)
     [volume] = secrets(pod)
     assert volume["secret"] == {"secretName": "x-rpc-tls", "defaultMode": 0o440}
@@ -71,6 +72,24 @@ def test_the_private_key_is_in_the_tunnel_alone(build) -> None:  # type: ignore[
         if mount["name"] == volume["name"]
     ]
     assert mounting == [("tunnel", contract.RPC_TLS_DIR, True)]
+    tunnel, others = set[str](), set[str]()
+    for name, container in containers(pod).items():
+        names = {mount["name"] for mount in container["volumeMounts"]}
+        (tunnel if name == "tunnel" else others).update(names)
+    assert tunnel == {"rpc-tls", "tunnel"}
+    assert not tunnel & others
+    assert not pod["spec"].get("shareProcessNamespace")
+    [own] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "tunnel"]
+    assert own["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Mi"}
+    assert {"name": "tunnel", "mountPath": contract.SCRATCH_DIR} in containers(pod)["tunnel"][
+        "volumeMounts"
+    ]
+
+
+@pytest.mark.parametrize("build", [leader_pod, worker_pod])
+def test_the_containers_of_a_pod_are_of_one_image(build) -> None:  # type: ignore[no-untyped-def]
+    """What tunnel and leader say to each other may change from release to release."""
+    assert {one["image"] for one in containers(build(ENCRYPTED, IMAGE, PLAN)).values()} == {IMAGE}
 
 
 def test_the_secret_holds_what_a_tunnel_needs_and_goes_with_its_owner() -> None:
