@@ -27,7 +27,8 @@ class FakeKubeApi(KubeApi):
 
     objects: dict[Key, Manifest] = field(default_factory=dict)
     refusals: dict[str, ApiError] = field(default_factory=dict)
-    """Errors that writes of a kind (by plural, or plural/status) and reads (plural/get) meet."""
+    """Errors that writes of a kind (by plural, or plural/status), its reads (plural/get) and
+    removals (plural/delete) meet."""
     unknown: set[str] = field(default_factory=set)
     """Plurals that the API server does not know."""
     writes: int = 0
@@ -148,12 +149,16 @@ class FakeKubeApi(KubeApi):
     async def delete(self, resource: Resource, namespace: str, name: str) -> None:
         self._use(resource, "delete")
         self.writes += 1
+        if f"{resource.name}/delete" in self.refusals:
+            raise self.refusals[f"{resource.name}/delete"]
         self.objects.pop((resource.name, namespace, name), None)
         self._applied.pop((resource.name, namespace, name), None)
 
     async def delete_at_once(self, resource: Resource, manifest: Manifest) -> None:
         self._use(resource, "delete")
         self.writes += 1
+        if f"{resource.name}/delete" in self.refusals:
+            raise self.refusals[f"{resource.name}/delete"]
         metadata = manifest["metadata"]
         key = (resource.name, metadata["namespace"], metadata["name"])
         live = self.objects.get(key)

@@ -293,7 +293,7 @@ def test_the_status_says_whether_the_network_enforces_policies(groups: Live) -> 
         return bool(groups.condition("Isolated").get("reason") == reason)
 
     eventually(lambda: looked_again("PoliciesNotEnforced"), "the hole is found")
-    assert "port 50051" in groups.condition("Isolated")["message"]
+    assert "answered the operator" in groups.condition("Isolated")["message"]
     groups.kubectl("delete", "networkpolicy", "hole")
     eventually(lambda: looked_again("PoliciesEnforced"), "it is closed again")
     events = groups.read("events", "--field-selector=reason=PoliciesNotEnforced")["items"]

@@ -17,7 +17,13 @@ from tests.chaos.witness import ON_CONTROL_PLANE
 from tests.kind import docker
 from tests.kind.cluster import Cluster
 from tests.kind.contenthash import content_key
-from tests.kind.gotools import PROMETHEUS_ADAPTER, PROMETHEUS_SERVER, Module, programs
+from tests.kind.gotools import (
+    KUBERNETES_VERSION,
+    PROMETHEUS_ADAPTER,
+    PROMETHEUS_SERVER,
+    Module,
+    programs,
+)
 from tests.kind.imagearchive import Image, write
 from tests.kind.product import CHART, EXAMPLES, RELEASE, SYSTEM_NAMESPACE
 from tests.kind.steps import step
@@ -81,7 +87,7 @@ def configuration(cluster: Cluster) -> str:
     """Prometheus' own, of the PodMonitors that the chart makes."""
     rendered = cluster.helm(
         *("template", RELEASE, str(CHART), f"--namespace={SYSTEM_NAMESPACE}", *OPERATOR_OPTIONS),
-        "--show-only=templates/podmonitor.yaml",
+        *("--show-only=templates/podmonitor.yaml", f"--kube-version={KUBERNETES_VERSION}"),
     )
     jobs = [job for monitor in yaml.safe_load_all(rendered) for job in scrape_configs(monitor)]
     return yaml.safe_dump(

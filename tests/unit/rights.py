@@ -19,6 +19,7 @@ IN_NAMESPACES: Rights = {
     ("", "pods"): {"list", "watch", "delete"},
     ("", "secrets"): {"create", "patch"},
     ("", "configmaps"): {"get", "create", "patch"},
+    ("", "persistentvolumeclaims"): {"get"},
     ("", "events"): {"create"},
 }
 IN_ALL_NAMESPACES: Rights = {

@@ -29,7 +29,7 @@ class ClusterReason(StrEnum):
     PredecessorRemains = "PredecessorRemains"
     """An object of a deleted LlamaCluster of the same name is still being removed."""
     Rejected = "Rejected"
-    """The API server refused an object that the LlamaCluster needs."""
+    """The API server refused an object that the LlamaCluster needs, or a change of it."""
     LeaderWorkerSetMissing = "LeaderWorkerSetMissing"
     """LeaderWorkerSet is not installed in this Kubernetes cluster."""
     LeaderWorkerSetTooOld = "LeaderWorkerSetTooOld"
@@ -51,7 +51,7 @@ class ClusterReason(StrEnum):
     PoliciesUnproven = "PoliciesUnproven"
     """There are NetworkPolicies, and nothing has shown yet whether the network enforces them."""
     PoliciesNotEnforced = "PoliciesNotEnforced"
-    """The operator reached a port that a NetworkPolicy closes to it."""
+    """A worker answered the operator, to whom a NetworkPolicy closes it."""
     PoliciesDisabled = "PoliciesDisabled"
     """The spec says that there be no NetworkPolicies."""
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 import aiohttp
@@ -29,8 +28,8 @@ class Agents(Protocol):
         ...
 
     async def reaches(self, worker: Manifest) -> bool | None:
-        """Whether a connection to the agent of this worker's pod comes about, which is for its
-        leader alone; None when that would prove nothing."""
+        """Whether the agent of this worker's pod answers, which is for its leader and the kubelet
+        alone; None when what came of it proves nothing."""
         ...
 
 
@@ -59,17 +58,29 @@ class AgentsByPodAddress:
         return parsed(bytes(body)) if answer.status == 200 else None
 
     async def reaches(self, worker: Manifest) -> bool | None:
-        """See Agents. Never the RPC port: a connection there takes the leader's place."""
+        """See Agents. Never the RPC port: a connection there takes the leader's place.
+
+        A connection alone may be one to a mesh's proxy in the operator's own pod.
+        """
         address = worker.get("status", {}).get("podIP")
         if not address:
             return None
+        url = f"http://{address}:{_probed_port(worker)}{contract.LIVEZ}"
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS, sock_connect=REACH_SECONDS)
         try:
-            async with asyncio.timeout(REACH_SECONDS):
-                _, writer = await asyncio.open_connection(address, contract.AGENT_PORT)
-        except (TimeoutError, OSError):
+            async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
+                return True if answer.status == 200 else None
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
             return False
-        writer.close()
-        return True
+        except (TimeoutError, aiohttp.ClientError):
+            return None
+
+
+def _probed_port(worker: Manifest) -> int:
+    """Where the agent of a worker answers without TLS: a tunnel stands before its usual port."""
+    containers = worker.get("spec", {}).get("containers", [])
+    encrypted = any(c["name"] == contract.TUNNEL_CONTAINER for c in containers)
+    return contract.PROBE_PORT if encrypted else contract.AGENT_PORT
 
 
 class AgentsByApiServer:
@@ -88,7 +99,7 @@ class AgentsByApiServer:
         )
         try:
             return checked(await self._api.get_raw(path, TIMEOUT_SECONDS))
-        except (TimeoutError, ApiError, aiohttp.ClientError, ValueError):
+        except (TimeoutError, ApiError, aiohttp.ClientError, ValueError, RecursionError):
             return None
 
     async def reaches(self, worker: Manifest) -> bool | None:  # noqa: ARG002
@@ -108,8 +119,10 @@ def checked(answer: Any) -> contract.LeaderStatus | None:
     """`answer` if it says all that the operator reads; None when it does not.
 
     The agent runs in the user's image and may be older or newer than the operator, so that no
-    other field is asked for, and what is too long for the LlamaCluster's status is cut.
+    other field is asked for, and what is too long for the LlamaCluster's status is cut. Raises
+    RecursionError where it nests without end.
     """
+    answer = _encodable(answer)
     match answer:
         case {
             "role": "leader",
@@ -144,11 +157,12 @@ def _gate(answer: object) -> contract.GateStatus | None:
     match answer:
         case {"keys": int() | None as keys, "certificateExpires": str() | None as expires}:
             assert isinstance(answer, dict)  # noqa: S101 - it matched
+            end = moment_told(expires) if expires else None
             return {
                 "closed": _problem(answer.get("closed")),
                 "attention": _problem(answer.get("attention")),
                 "keys": keys if keys is None or 0 <= keys < 2**31 else None,
-                "certificateExpires": expires if _is_time(expires) else None,
+                "certificateExpires": in_words(end) if end else None,
             }
     return None
 
@@ -160,11 +174,24 @@ def _problem(answer: object) -> contract.GateProblem | None:
     return None
 
 
-def _is_time(text: str | None) -> bool:
+def moment_told(text: str) -> datetime | None:
+    """The moment, in UTC; None for what is none. datetime reads more than the API server does, so
+    that nothing goes on as it was told."""
     try:
-        return text is not None and datetime.fromisoformat(text).tzinfo is not None
-    except ValueError:
-        return False
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def in_words(moment: datetime) -> str:
+    """The moment, in UTC, as the status has it; strftime would write the year 1 as 1."""
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _encodable(answer: Any) -> Any:
+    """The same, without what JSON may hold and UTF-8 may not: halves of characters."""
+    return json.loads(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 def _is_worker(value: object) -> bool:

@@ -12,6 +12,9 @@ from llamacluster.controller.status import condition
 from llamacluster.resources.metadata import FIELD_MANAGER, Manifest
 
 MAX_MESSAGE = 1024
+_ATTENTION = frozenset(
+    {ClusterReason.PlanDrift, ClusterReason.Rejected, ClusterReason.NameConflict, *ATTENTION}
+)
 
 
 def transition_events(
@@ -58,12 +61,12 @@ def _plan(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
 
 
 def _attention(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:
-    """A pod holds another amount than was planned, or a certificate is no good, which Ready does
-    not tell."""
+    """A pod holds another amount than was planned, a certificate is no good, or the API server
+    refuses what groups can do without, which Ready does not tell."""
     after, ready = condition(new, "Degraded"), condition(new, "Ready")
     if after and ready and ready.reason == after.reason:
         return "Warning", None  # told already
-    return _warning(old, new, "Degraded", {ClusterReason.PlanDrift, *ATTENTION})
+    return _warning(old, new, "Degraded", _ATTENTION)
 
 
 def _isolation(old: LlamaClusterStatus, new: LlamaClusterStatus) -> Transition:

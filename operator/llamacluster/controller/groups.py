@@ -80,7 +80,7 @@ def group_status(
     )
     told: Mapping[str, object] = group.status or {}
     status = with_recovery(
-        status, previous, recovery_told(told.get("lastRecovery")), now, asked_for=asked_for
+        status, previous, recovery_told(told.get("lastRecovery"), now), now, asked_for=asked_for
     )
     if finding.takes_long:
         status = with_progress(status, previous, told.get("progress"), now)

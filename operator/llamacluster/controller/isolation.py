@@ -1,7 +1,7 @@
 """Whether the network keeps strangers out: tried at a port that a policy closes to the operator.
 
-A network that does not enforce NetworkPolicies takes them without a word. The agent's port of a
-worker is for its leader alone, so an operator that reaches it has proved that strangers do too.
+A network that does not enforce NetworkPolicies takes them without a word. The agent of a worker is
+for its leader alone, so an operator that gets its answer has proved that strangers reach it too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from llamacluster.agent import contract
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.agents import Agents
@@ -40,7 +39,7 @@ async def isolation(
     agents: Agents,
     now: datetime,
 ) -> Isolation:
-    """One connection to one worker at most, and none before the network has had its time."""
+    """One question to one worker at most, and none before the network has had its time."""
     if not cluster.spec.network_policy.enabled:
         return Isolation(_verdict(ClusterReason.PoliciesDisabled))
     worker = _settled_worker(observation, now)
@@ -91,14 +90,15 @@ def _verdict(reason: ClusterReason) -> Verdict:
         ClusterReason.PoliciesUnproven: (
             None,
             "there are NetworkPolicies; whether the network enforces them is tried when a group "
-            "has been Ready for a while, by an operator that runs in the cluster",
+            "has been Ready for a while, by an operator that runs in the cluster and whose own "
+            "connections no proxy takes",
         ),
         ClusterReason.PoliciesNotEnforced: (
             False,
-            f"the operator reached port {contract.AGENT_PORT} of a worker, which is for its leader "
-            "alone: the network does not enforce NetworkPolicies, or another policy opens the "
-            "port; so strangers may run code through llama.cpp's RPC port. Install a network that "
-            "enforces them, see docs/security.md",
+            "the agent of a worker answered the operator, and is for its leader alone: the network "
+            "does not enforce NetworkPolicies, or another policy opens the worker's ports; so "
+            "strangers may run code through llama.cpp's RPC port. Install a network that enforces "
+            "them, see docs/security.md",
         ),
         ClusterReason.PoliciesDisabled: (
             False,

@@ -46,6 +46,7 @@ PODDISRUPTIONBUDGETS = _resource("policy", "v1", "PodDisruptionBudget", "poddisr
 NODES = _resource("", "v1", "Node", "nodes", namespaced=False)
 SECRETS = _resource("", "v1", "Secret", "secrets")
 CONFIGMAPS = _resource("", "v1", "ConfigMap", "configmaps")
+PERSISTENTVOLUMECLAIMS = _resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 JOBS = _resource("batch", "v1", "Job", "jobs")
 LEASES = _resource("coordination.k8s.io", "v1", "Lease", "leases")
 NETWORKPOLICIES = _resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")

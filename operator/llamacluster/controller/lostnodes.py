@@ -2,27 +2,37 @@
 them, because it cannot know whether they still run.
 
 A worker holds nothing that is not sent to it anew, and should it come back, its leader's epoch is
-gone. So it is deleted for good. So is a leader, unless its model is on a claim that one node only
-can mount: whether that node still writes to it, a person has to find out.
+gone. So it is deleted for good. So is a leader, unless it has a claim that one node only can mount:
+whether that node still writes to it, a person has to find out.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from llamacluster.api.types import AccessMode, LlamaCluster
-from llamacluster.controller.kubeapi import NODES, PODS, ApiError, KubeApi
+from llamacluster.api.types import LlamaCluster
+from llamacluster.controller.kubeapi import (
+    NODES,
+    PERSISTENTVOLUMECLAIMS,
+    PODS,
+    ApiError,
+    KubeApi,
+)
+from llamacluster.controller.objects import refusals
 from llamacluster.controller.observation import Group, LostPod, Observation
-from llamacluster.resources.leaderpod import MODEL_VOLUME
 from llamacluster.resources.metadata import Manifest
 
 OVERDUE_SECONDS = 30.0
 """So long after its grace period a pod that is still there is said to be stuck, if its node cannot
 be asked."""
+
+
+SHARED_MODES = frozenset({"ReadOnlyMany", "ReadWriteMany"})
+"""Access modes of a claim by which a leader's successor may have it while the lost node still does.
+A volume that is bound to the claim has all of the claim's modes."""
 
 
 class _Unreadable(Enum):
@@ -64,12 +74,15 @@ async def with_lost_pods(
     return replace(observation, groups=groups)
 
 
-async def delete_lost(observation: Observation, api: KubeApi) -> list[LostPod]:
-    """Delete for good those that may be; returns them."""
-    lost = [p for group in observation.groups.values() for p in group.lost if p.replaced]
-    for found in lost:
-        await api.delete_at_once(PODS, found.pod)
-    return lost
+def replaceable(observation: Observation) -> list[LostPod]:
+    """Those that may be deleted for good."""
+    return [lost for group in observation.groups.values() for lost in group.lost if lost.replaced]
+
+
+async def delete_lost(lost: LostPod, api: KubeApi) -> None:
+    """Delete it for good. Raises Refused."""
+    with refusals(PODS, lost.pod["metadata"]["name"]):
+        await api.delete_at_once(PODS, lost.pod)
 
 
 async def _lost(
@@ -81,9 +94,11 @@ async def _lost(
     nodes = dict(zip(names, read, strict=True))
     seconds = cluster.spec.recovery.lost_node_seconds
     return tuple(
-        _fate(cluster, group, pod, verdict)
-        for pod in suspects
-        if (verdict := judge(pod, nodes[_node_name(pod)], seconds, now))
+        [
+            await _fate(cluster, group, pod, verdict, api)
+            for pod in suspects
+            if (verdict := judge(pod, nodes[_node_name(pod)], seconds, now))
+        ]
     )
 
 
@@ -141,7 +156,9 @@ def judge(pod: Manifest, node: Node, seconds: int, now: datetime) -> Verdict | N
     )
 
 
-def _fate(cluster: LlamaCluster, group: Group, pod: Manifest, verdict: Verdict) -> LostPod:
+async def _fate(
+    cluster: LlamaCluster, group: Group, pod: Manifest, verdict: Verdict, api: KubeApi
+) -> LostPod:
     """What becomes of a pod that is lost."""
     name = pod["metadata"]["name"]
     lead = f"pod {name}: {verdict.why}"
@@ -152,31 +169,34 @@ def _fate(cluster: LlamaCluster, group: Group, pod: Manifest, verdict: Verdict) 
             return LostPod(pod, f"{lead}; the pod is replaced if that lasts for {seconds} s")
         case Loss.UNKNOWN:
             return LostPod(pod, f"{lead}: if it is, {forced}", stays=True)
-    claim = _mounted_once(cluster, pod) if pod is group.leader else None
+    claim = await _mounted_once(pod, api) if pod is group.leader else None
     if claim is None:
         return LostPod(pod, f"{lead}; the pod is being replaced", replaced=True)
     return LostPod(
         pod,
-        f"{lead}; the pod is not replaced by itself, because claim {claim} may be one that a single"
-        f" node mounts: make sure that the node is off, then {forced}",
+        f"{lead}; the pod is not replaced by itself, because claim {claim}: make sure that the node"
+        f" is off, then {forced}",
         stays=True,
     )
 
 
-def _mounted_once(cluster: LlamaCluster, pod: Manifest) -> str | None:
-    """The first claim of the pod that may not be mounted on two nodes at once."""
-    storage = cluster.spec.model.storage
-    shared = storage is not None and AccessMode.READ_WRITE_MANY in storage.access_modes
-    for volume in _volumes(pod):
-        claim = volume.get("persistentVolumeClaim", {}).get("claimName")
-        if claim and not (shared and volume["name"] == MODEL_VOLUME):
-            return str(claim)
+async def _mounted_once(pod: Manifest, api: KubeApi) -> str | None:
+    """The first claim of the pod that may not be mounted on two nodes at once, and why."""
+    namespace = pod["metadata"]["namespace"]
+    for volume in pod.get("spec", {}).get("volumes", []):
+        name = volume.get("persistentVolumeClaim", {}).get("claimName")
+        if not name:
+            continue
+        try:
+            claim = await api.get(PERSISTENTVOLUMECLAIMS, namespace, name) or {}
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            return f"{name} may be one that a single node mounts, and the operator may not read it"
+        modes: list[str] = claim.get("spec", {}).get("accessModes", [])
+        if not SHARED_MODES.intersection(modes):
+            return f"{name} is one that a single node mounts ({', '.join(modes) or 'no mode'})"
     return None
-
-
-def _volumes(pod: Manifest) -> Iterable[Manifest]:
-    volumes: list[Manifest] = pod.get("spec", {}).get("volumes", [])
-    return volumes
 
 
 def _node_name(pod: Manifest) -> str:

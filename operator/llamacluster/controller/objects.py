@@ -13,6 +13,7 @@ from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.apply import (
     NotOurs,
+    PredecessorRemains,
     check_ownership,
     difference,
     is_other_wish,
@@ -144,10 +145,26 @@ def refusals(resource: Resource, name: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def noted(refusals: list[Refused]) -> Iterator[None]:
+    """Goes on after a refusal of what a group serves without, and notes it."""
+    try:
+        yield
+    except Refused as refusal:
+        refusals.append(refusal)
+    except PredecessorRemains:
+        pass  # that it has gone is an event, which leads here again
+
+
+_LASTING = (
+    "failed calling webhook",  # it is down, or not installed right
+    "denied the request",  # by a webhook that could not look into it
+    "typed patch object",  # of a field that an older CRD does not know
+)
+
+
 def _is_refusal(error: ApiError) -> bool:
     """Whether the API server will say the same again until a person changes something."""
     return error.status in (400, 403, 422) or (
-        error.status == 500
-        # A webhook that is down or not installed right; a field that an older CRD does not know.
-        and ("failed calling webhook" in error.message or "typed patch object" in error.message)
+        error.status == 500 and any(words in error.message for words in _LASTING)
     )

@@ -1,10 +1,10 @@
-"""The life of a LlamaCluster: read, validate, plan, desire, apply, observe, say."""
+"""The life of a LlamaCluster: read, validate, observe, heal, plan, desire, apply, say."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,13 @@ from llamacluster.controller.kubeapi import (
     ApiError,
     KubeApi,
 )
-from llamacluster.controller.lostnodes import delete_lost, with_lost_pods
+from llamacluster.controller.lostnodes import delete_lost, replaceable, with_lost_pods
 from llamacluster.controller.metrics import Clusters
-from llamacluster.controller.objects import Refused, make_true, read
+from llamacluster.controller.objects import Refused, make_true, noted, read
 from llamacluster.controller.observation import observe
 from llamacluster.controller.plan import find_plan
 from llamacluster.controller.policies import make_policies, remove_policies
-from llamacluster.controller.rpctls import keep_certificates
+from llamacluster.controller.rpctls import keep_certificates, make_certificates
 from llamacluster.controller.status import (
     LATER_SECONDS,
     SOON_SECONDS,
@@ -42,6 +42,7 @@ from llamacluster.controller.status import (
     next_look,
     refused_status,
     status_manifest,
+    with_groups,
 )
 from llamacluster.controller.token import make_token, renew_token
 from llamacluster.controller.upgrade import find_upgrade
@@ -56,7 +57,10 @@ from llamacluster.resources.poddisruptionbudget import pod_disruption_budget
 from llamacluster.resources.service import service
 
 if TYPE_CHECKING:
+    from llamacluster.api.types import UpgradeStatus
     from llamacluster.controller.agents import Agents
+    from llamacluster.controller.planner import Found
+    from llamacluster.controller.policies import Policies
     from llamacluster.resources.metadata import Manifest
     from llamacluster.resources.networkpolicy import OperatorPods
 
@@ -64,6 +68,17 @@ log = structlog.get_logger()
 
 REFUSED_SECONDS = 60.0
 """The longest wait before what the API server refused is tried again."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What groups are made of, and by which plan."""
+
+    policies: Policies
+    found: Found
+    image: str
+    group_set: Manifest | None
+    upgrade: UpgradeStatus | None
 
 
 @dataclass(frozen=True)
@@ -107,52 +122,77 @@ class Reconciler:
         try:
             self.require()
             group_set = await read(cluster, self.api, LEADERWORKERSETS, group_set_name(cluster))
-            await self._service(cluster)
-            policies = await make_policies(cluster, self.operator_pods, self.api)
-            if cluster.spec.rpc.encryption:
-                await keep_certificates(cluster, self.api, self.clock())
-            upgrade = find_upgrade(cluster, group_set, self.engine_image)
-            upgrading = upgrade is not None and upgrade.requested
-            image = self._image(cluster, None if upgrading else group_set)
-            found = await find_plan(
-                cluster, group_set, image, self.api, self.clock(), upgrading=upgrading
-            )
-            if found.plan and found.plan.fits:
-                wanted = leader_worker_set(cluster, image, found.plan)
-                if not upgrading:
-                    wanted = keep_running(wanted, group_set)
-                await make_token(cluster, wanted, group_set, self.api)
-                group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
-                upgrade = find_upgrade(cluster, group_set, self.engine_image)
-            observation = await observe(cluster, group_set, self.api, self.agents)
-            await renew_token(cluster, observation, self.api, self.clock())
-            await remove_policies(cluster, policies, observation.groups, self.api)
-            evictions = budget(cluster, observation, self.clock())
-            await self._budget(cluster, evictions)
-        except PredecessorRemains as waiting:
-            judged = delayed(ClusterReason.PredecessorRemains, str(waiting))
-            status = refused_status(cluster.metadata, cluster.status, judged, now)
-            await self._say(cluster.metadata, cluster.status, status, now)
-            return SOON_SECONDS
-        except Refused as refusal:
-            judged = refused(refusal.reason, refusal.message)
-            status = refused_status(cluster.metadata, cluster.status, judged, now)
-            await self._say(cluster.metadata, cluster.status, status, now)
-            return self._next_try(status)
+        except (Refused, PredecessorRemains) as why:
+            return await self._say_why_not(cluster, cluster.status, why, now)
 
+        # What heals comes first: no refusal may be in its way.
+        observation = await observe(cluster, group_set, self.api, self.agents)
         observation = await with_lost_pods(cluster, observation, self.api, self.clock())
-        for lost in await delete_lost(observation, self.api):
-            why = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
-            await self._tell(why)
-        isolated = await isolation(cluster, policies, observation, self.agents, self.clock())
-        status = new_status(cluster, found, observation, image, upgrade, isolated.verdict, now)
+        refusals: list[Refused] = []
+        for lost in replaceable(observation):
+            with noted(refusals):
+                await delete_lost(lost, self.api)
+                told = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
+                await self._tell(told)
+
+        try:
+            made = await self._make(cluster, group_set)
+        except (Refused, PredecessorRemains) as why:
+            seen = with_groups(cluster, observation, now)
+            return await self._say_why_not(cluster, seen, why, now)
+
+        # What groups serve without: each whatever becomes of the others.
+        observation = replace(observation, group_set=made.group_set)
+        evictions = budget(cluster, observation, self.clock())
+        with noted(refusals):
+            await self._budget(cluster, evictions)
+        with noted(refusals):
+            await renew_token(cluster, observation, self.api, self.clock())
+        with noted(refusals):
+            await keep_certificates(cluster, self.api, self.clock())
+        with noted(refusals):
+            await remove_policies(cluster, made.policies, observation.groups, self.api)
+
+        isolated = await isolation(cluster, made.policies, observation, self.agents, self.clock())
+        status = new_status(
+            cluster,
+            made.found,
+            observation,
+            made.image,
+            made.upgrade,
+            isolated.verdict,
+            now,
+            (refusals[0].reason, refusals[0].message) if refusals else None,
+        )
         await self._say(cluster.metadata, cluster.status, status, now)
         looks = [
             next_look(status, self.clock()),
             NEW_SECONDS if evictions.settling else None,
             FOLLOWED_SECONDS if isolated.pending else None,
+            self._next_try(status) if refusals else None,
         ]
         return min((look for look in looks if look is not None), default=None)
+
+    async def _make(self, cluster: LlamaCluster, group_set: Manifest | None) -> _Made:
+        """What groups are made of, or how far their plan is. Raises Refused and
+        PredecessorRemains."""
+        await self._service(cluster)
+        policies = await make_policies(cluster, self.operator_pods, self.api)
+        upgrade = find_upgrade(cluster, group_set, self.engine_image)
+        upgrading = upgrade is not None and upgrade.requested
+        image = self._image(cluster, None if upgrading else group_set)
+        found = await find_plan(
+            cluster, group_set, image, self.api, self.clock(), upgrading=upgrading
+        )
+        if found.plan and found.plan.fits:
+            wanted = leader_worker_set(cluster, image, found.plan)
+            if not upgrading:
+                wanted = keep_running(wanted, group_set)
+            await make_certificates(cluster, wanted, group_set, self.api, self.clock())
+            await make_token(cluster, wanted, group_set, self.api)
+            group_set = await make_true(self.api, LEADERWORKERSETS, wanted, group_set)
+            upgrade = find_upgrade(cluster, group_set, self.engine_image)
+        return _Made(policies, found, image, group_set, upgrade)
 
     async def _service(self, cluster: LlamaCluster) -> None:
         live = await read(cluster, self.api, SERVICES, service_name(cluster))
@@ -170,6 +210,22 @@ class Reconciler:
         if group_set and runs_this_spec(cluster, group_set):
             running = running_image(group_set)
         return running or cluster.spec.image or self.engine_image
+
+    async def _say_why_not(
+        self,
+        cluster: LlamaCluster,
+        seen: LlamaClusterStatus,
+        why: Refused | PredecessorRemains,
+        now: str,
+    ) -> float:
+        """What the groups are made of cannot be made; returns the seconds until the next try."""
+        if isinstance(why, Refused):
+            judged = refused(why.reason, why.message)
+        else:
+            judged = delayed(ClusterReason.PredecessorRemains, str(why))
+        status = refused_status(cluster.metadata, seen, judged, now)
+        await self._say(cluster.metadata, cluster.status, status, now)
+        return self._next_try(status) if isinstance(why, Refused) else SOON_SECONDS
 
     async def _say(
         self, metadata: ObjectMeta, before: LlamaClusterStatus, after: LlamaClusterStatus, now: str

@@ -18,11 +18,14 @@ from llamacluster.api.types import (
     RecoveryCause,
     RestartCause,
 )
+from llamacluster.controller.agents import in_words, moment_told
 from llamacluster.controller.observation import Group
 from llamacluster.resources.metadata import Manifest
 
 SAME_SECONDS = 15.0
 """Agent and operator may tell of the same recovery at times that differ by so much."""
+TOLD_WITHIN = timedelta(days=1)
+"""A recovery counts if the agent tells of it no later; its node's clock may be as wrong."""
 
 
 def with_recovery(
@@ -79,11 +82,13 @@ def _with_cause(causes: list[RecoveryCause], over: GroupRecovery) -> list[Recove
 
 
 def _after(one: str, other: str, seconds: float) -> bool:
-    return datetime.fromisoformat(one) > datetime.fromisoformat(other) + timedelta(seconds=seconds)
+    later = datetime.fromisoformat(one) - datetime.fromisoformat(other)
+    return later.total_seconds() > seconds
 
 
-def recovery_told(answer: object) -> GroupRecovery | None:
-    """What the agent says; None for what an older or newer one says otherwise."""
+def recovery_told(answer: object, now: str) -> GroupRecovery | None:
+    """What the agent says; None for what an older or newer one says otherwise, and for what was so
+    long ago that it is counted, or is to come."""
     match answer:
         case {
             "reason": str(reason),
@@ -91,14 +96,14 @@ def recovery_told(answer: object) -> GroupRecovery | None:
             "at": str(at),
             "seconds": int() | float() as seconds,
         } if 0 <= seconds < 2**31:
-            try:
-                moment = datetime.fromisoformat(at)
-            except ValueError:
-                return None
-            if moment.tzinfo is None:
+            moment = moment_told(at)
+            if moment is None or abs(moment - datetime.fromisoformat(now)) > TOLD_WITHIN:
                 return None
             return GroupRecovery(
-                reason=reason[:128], message=message[:1024], at=at, seconds=round(seconds)
+                reason=reason[:128],
+                message=message[:1024],
+                at=in_words(moment),
+                seconds=round(seconds),
             )
     return None
 

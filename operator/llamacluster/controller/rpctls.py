@@ -16,14 +16,33 @@ from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.authority import is_due, issue, not_after
 from llamacluster.controller.kubeapi import CONFIGMAPS, SECRETS, ApiError, KubeApi
 from llamacluster.controller.objects import Refused, make_true, read, refusals
-from llamacluster.resources.metadata import rpc_authority_name, rpc_secret_name
-from llamacluster.resources.rpctls import AUTHORITY_KEY, rpc_authority, rpc_secret, server_name
+from llamacluster.resources.leaderworkerset import newly_mounts
+from llamacluster.resources.metadata import Manifest, rpc_authority_name, rpc_secret_name
+from llamacluster.resources.rpctls import (
+    AUTHORITY_KEY,
+    VOLUME,
+    rpc_authority,
+    rpc_secret,
+    server_name,
+)
 
 log = structlog.get_logger()
 
 
+async def make_certificates(
+    cluster: LlamaCluster, wanted: Manifest, live: Manifest | None, api: KubeApi, now: datetime
+) -> None:
+    """Before the pods of `wanted` are the first that mount them. Raises Refused and
+    PredecessorRemains."""
+    if newly_mounts(VOLUME, wanted, live):
+        await keep_certificates(cluster, api, now)
+
+
 async def keep_certificates(cluster: LlamaCluster, api: KubeApi, now: datetime) -> None:
-    """Makes certificates where there are none, or they end soon. Raises Refused."""
+    """Makes certificates where there are none, or they end soon. Raises Refused and
+    PredecessorRemains."""
+    if not cluster.spec.rpc.encryption:
+        return
     namespace, secret_name = cluster.metadata.namespace, rpc_secret_name(cluster)
     live = await read(cluster, api, CONFIGMAPS, rpc_authority_name(cluster))
     known = str(live.get("data", {}).get(AUTHORITY_KEY, "")) if live else ""

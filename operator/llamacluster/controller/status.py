@@ -52,11 +52,46 @@ def new_status(
     upgrade: UpgradeStatus | None,
     isolated: Verdict,
     now: str,
+    refusal: tuple[str, str] | None = None,
 ) -> LlamaClusterStatus:
     """Status of a LlamaCluster whose objects are applied, as far as there is a plan.
 
-    `image` is that of the pods to come while there are none.
+    `image` is that of the pods to come while there are none; `refusal` is reason and message of
+    what the API server refuses though the groups can do without it.
     """
+    group_set = observation.group_set
+    seen = with_groups(cluster, observation, now)
+    groups = seen.groups
+    progress = rollout(cluster, observation, groups, now)
+    plan, drifted = found.plan or cluster.status.plan, None
+    if plan and progress.complete and running_plan(group_set) == plan.inputs_hash:
+        plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
+    gates = told(observation.groups.values())
+    needed = attention(gates, cluster.status) or refusal
+    judged = verdicts(groups, progress, found.verdict, drifted, needed)
+    judged += [isolated, *kstatus(judged)]
+    return seen.model_copy(
+        update={
+            "observed_generation": cluster.metadata.generation,
+            "conditions": with_history(
+                judged, cluster.status.conditions, cluster.metadata.generation, now
+            ),
+            "selector": ",".join(f"{k}={v}" for k, v in sorted(leader_selector(cluster).items())),
+            "endpoint": endpoint(cluster),
+            "access": access(cluster, gates),
+            "model_file": _model_file(cluster.spec.model.uri),
+            "engine": EngineStatus(
+                image=(running_image(group_set) if group_set else None) or image,
+                version=_engine_version(cluster, observation),
+            ),
+            "upgrade": upgrade,
+            "plan": plan,
+        }
+    )
+
+
+def with_groups(cluster: LlamaCluster, observation: Observation, now: str) -> LlamaClusterStatus:
+    """The status with the groups as they are now, and all else as it was."""
     before = {group.index: group for group in cluster.status.groups}
     group_set = observation.group_set
     wanted = range(cluster.spec.replicas) if group_set else ()
@@ -73,33 +108,11 @@ def new_status(
         )
         for index in sorted({*observation.groups, *wanted})
     ]
-    progress = rollout(cluster, observation, groups, now)
-    plan, drifted = found.plan or cluster.status.plan, None
-    if plan and progress.complete and running_plan(group_set) == plan.inputs_hash:
-        plan, drifted = _seen(plan, _loaded(groups, observation, now), cluster.status)
-    gates = told(observation.groups.values())
-    needed = attention(gates, cluster.status)
-    judged = verdicts(groups, progress, found.verdict, drifted, needed)
-    judged += [isolated, *kstatus(judged)]
     return cluster.status.model_copy(
         update={
-            "observed_generation": cluster.metadata.generation,
-            "conditions": with_history(
-                judged, cluster.status.conditions, cluster.metadata.generation, now
-            ),
             "replicas": len(observation.groups),
             "ready_replicas": sum(group.phase is GroupPhase.SERVING for group in groups),
-            "selector": ",".join(f"{k}={v}" for k, v in sorted(leader_selector(cluster).items())),
-            "endpoint": endpoint(cluster),
-            "access": access(cluster, gates),
-            "model_file": _model_file(cluster.spec.model.uri),
             "groups": groups,
-            "engine": EngineStatus(
-                image=(running_image(group_set) if group_set else None) or image,
-                version=_engine_version(cluster, observation),
-            ),
-            "upgrade": upgrade,
-            "plan": plan,
         }
     )
 
@@ -140,7 +153,7 @@ def _seen(
 def refused_status(
     metadata: ObjectMeta, before: LlamaClusterStatus, found: list[Verdict], now: str
 ) -> LlamaClusterStatus:
-    """Status when the operator could not apply what is wanted: the groups stay as last seen."""
+    """`before`, when the operator could not apply what is wanted."""
     generation = metadata.generation
     return before.model_copy(
         update={

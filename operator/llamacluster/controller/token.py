@@ -14,7 +14,8 @@ from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.kubeapi import SECRETS, KubeApi
 from llamacluster.controller.objects import make_once
 from llamacluster.controller.observation import Observation
-from llamacluster.resources.controlsecret import VOLUME, control_secret, mounts_control
+from llamacluster.resources.controlsecret import VOLUME, control_secret
+from llamacluster.resources.leaderworkerset import newly_mounts
 from llamacluster.resources.metadata import Manifest
 
 TOKEN_BYTES = 32
@@ -27,8 +28,7 @@ async def make_token(
     cluster: LlamaCluster, wanted: Manifest, live: Manifest | None, api: KubeApi
 ) -> None:
     """Before the pods of `wanted` are the first that mount it. Raises Refused."""
-    there = live["spec"]["leaderWorkerTemplate"] if live else None
-    if mounts_control(wanted["spec"]["leaderWorkerTemplate"]) and not mounts_control(there):
+    if newly_mounts(VOLUME, wanted, live):
         await _make(cluster, api)
 
 

@@ -33,11 +33,3 @@ CONTROL_MOUNT: Manifest = {
     "mountPath": contract.CONTROL_DIR,
     "readOnly": True,
 }
-
-
-def mounts_control(template: Manifest | None) -> bool:
-    """Whether the pods of this leaderWorkerTemplate wait for the Secret."""
-    if template is None:
-        return False
-    pods = (template["leaderTemplate"], template["workerTemplate"])
-    return any(v["name"] == VOLUME for pod in pods for v in pod["spec"].get("volumes", []))

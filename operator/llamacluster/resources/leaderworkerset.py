@@ -183,6 +183,17 @@ def workers_of(group_set: Manifest | None) -> int:
     return int(group_set["spec"]["leaderWorkerTemplate"]["size"]) - 1 if group_set else 0
 
 
+def newly_mounts(volume: str, wanted: Manifest, live: Manifest | None) -> bool:
+    """Whether the pods of `wanted` need a volume that those of `live` do not have."""
+    return _mounts(volume, wanted) and not (live and _mounts(volume, live))
+
+
+def _mounts(volume: str, group_set: Manifest) -> bool:
+    template = group_set["spec"]["leaderWorkerTemplate"]
+    pods = (template["leaderTemplate"], template["workerTemplate"])
+    return any(v["name"] == volume for pod in pods for v in pod["spec"].get("volumes", []))
+
+
 def spec_hash(cluster: LlamaCluster) -> str:
     """Digest of what the user asked of the pods."""
     return digest(_spec_of_pods(cluster))

@@ -100,3 +100,19 @@ def test_what_a_gate_says_is_cut_to_what_a_status_takes() -> None:
     found = checked({**build.leader_status(), "gate": said})
     assert found is not None
     assert found["gate"] == gate(closed={"reason": "R" * 128, "message": "m" * 4096})
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("2026-12-22T22:22:17Z", "2026-12-22T22:22:17Z"),
+        ("2026-W52-2T23:22:17+01:00", "2026-12-22T22:22:17Z"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),  # of what never ends
+        ("9999-12-31T23:59:59-01:00", None),
+    ],
+)
+def test_the_end_of_a_certificate_is_written_in_our_own_way(told: str, kept: str | None) -> None:
+    found = checked({**build.leader_status(), "gate": gate(certificateExpires=told)})
+    assert found is not None
+    assert found["gate"] == gate(certificateExpires=kept)

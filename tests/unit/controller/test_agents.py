@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,13 +25,15 @@ Handler = Callable[[web.Request], Any]
 
 
 @asynccontextmanager
-async def agent(handler: Handler) -> AsyncIterator[Manifest]:
+async def agent(
+    handler: Handler, path: str = contract.STATUS, port: int = contract.AGENT_PORT
+) -> AsyncIterator[Manifest]:
     """The pod of an agent that answers so."""
     application = web.Application()
-    application.router.add_get(contract.STATUS, handler)
+    application.router.add_get(path, handler)
     runner = web.AppRunner(application)
     await runner.setup()
-    await web.TCPSite(runner, ADDRESS, contract.AGENT_PORT).start()
+    await web.TCPSite(runner, ADDRESS, port).start()
     try:
         yield pod(podIP=ADDRESS)
     finally:
@@ -144,21 +147,73 @@ def test_an_answer_that_nests_without_end_is_none() -> None:
     assert agents.parsed(b"[" * 500_000) is None
 
 
+def test_half_a_character_is_replaced() -> None:
+    gate = {
+        "keys": None,
+        "certificateExpires": None,
+        "closed": {"reason": "R", "message": "\udfff"},
+    }
+    recovery = {"reason": "R", "message": "\ud800", "at": "x", "seconds": 1}
+    told = {**leader_status(message="a \ud800\U0001f600"), "gate": gate, "lastRecovery": recovery}
+    answer = agents.parsed(json.dumps(told).encode())
+    assert answer is not None
+    assert answer["message"] == "a ?\U0001f600"
+    json.dumps(answer, ensure_ascii=False).encode()
+
+
 def test_a_condition_always_has_a_reason() -> None:
     answer = checked({**leader_status(contract.Phase.Loading), "reason": ""})
     assert answer is not None
     assert answer["reason"] == "Loading"
 
 
-async def test_whether_a_worker_can_be_reached_is_tried_at_its_agents_port() -> None:
+async def reaches(asked: Manifest) -> bool | None:
     async with aiohttp.ClientSession() as session:
-        asked = AgentsByPodAddress(session)
+        return await AgentsByPodAddress(session).reaches(asked)
 
-        async def handler(_: web.Request) -> web.Response:
-            return web.Response()
 
-        async with agent(handler) as reachable:
-            assert await asked.reaches(reachable) is True
-        assert await asked.reaches(pod(podIP=ADDRESS)) is False
-        assert await asked.reaches(pod(podIP=None)) is None
+async def lives(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def test_a_worker_is_reached_when_its_agent_answers() -> None:
+    async with agent(lives, contract.LIVEZ) as worker:
+        assert await reaches(worker) is True
+    assert await reaches(worker) is False
+    assert await reaches(pod(podIP=None)) is None
     assert await AgentsByApiServer(FakeKubeApi()).reaches(pod()) is None
+
+
+async def test_an_encrypted_worker_is_tried_where_the_kubelet_probes_it() -> None:
+    async with agent(lives, contract.LIVEZ, contract.PROBE_PORT) as worker:
+        worker["spec"] = {"containers": [{"name": "worker"}, {"name": contract.TUNNEL_CONTAINER}]}
+        assert await reaches(worker) is True
+    async with agent(lives, contract.LIVEZ):
+        assert await reaches(worker) is False
+
+
+async def test_a_proxy_that_takes_the_connection_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def upstream_error(_: web.Request) -> web.Response:
+        return web.Response(status=503, text="upstream connect error")
+
+    async with agent(upstream_error, contract.LIVEZ) as worker:
+        assert await reaches(worker) is None
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, ADDRESS, contract.AGENT_PORT):
+        assert await reaches(worker) is None
+
+    over = asyncio.Event()
+
+    async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    monkeypatch.setattr(agents, "TIMEOUT_SECONDS", 0.2)
+    async with await asyncio.start_server(say_nothing, ADDRESS, contract.AGENT_PORT):
+        assert await reaches(worker) is None
+        over.set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.controller.kubeapi import NODES, PODS, ApiError
+from llamacluster.controller.kubeapi import NODES, PERSISTENTVOLUMECLAIMS, PODS, ApiError
 from llamacluster.controller.lostnodes import OVERDUE_SECONDS, Loss, judge
 from tests.build import Manifest
 from tests.unit.controller.build import leader_status, pod
@@ -125,37 +125,42 @@ async def test_the_time_is_the_users() -> None:
     assert there(world, "x-group-0-1")
 
 
-def leader_with_claim(volume: str = "model", claim: str = "model-x-group-0") -> Manifest:
+def leader_with(*claims: str) -> Manifest:
+    """A leader on the lost node that mounts these claims."""
     leader = on_node(0, deleted=5)
     volumes = [
-        {"name": "tmp", "emptyDir": {}},
-        {"name": volume, "persistentVolumeClaim": {"claimName": claim}},
+        {"name": claim, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for claim in claims
     ]
-    leader["spec"]["volumes"] = volumes
+    leader["spec"]["volumes"] = [{"name": "tmp", "emptyDir": {}}, *volumes]
     return leader
 
 
-def stored_on(*modes: str) -> Manifest:
-    return {"uri": "http://h/m.gguf", "storage": {"size": "1Gi", "accessModes": list(modes)}}
+def claim(name: str, *modes: str) -> Manifest:
+    return {"metadata": {"name": name, "namespace": "ns"}, "spec": {"accessModes": list(modes)}}
 
 
 @pytest.mark.parametrize(
-    ("model", "leader", "replaced"),
+    ("claims", "replaced"),
     [
-        ({"uri": "http://h/m.gguf"}, on_node(0, deleted=5), True),
-        (stored_on("ReadWriteMany"), leader_with_claim(), True),
-        (stored_on("ReadWriteOnce"), leader_with_claim(), False),
-        (stored_on("ReadWriteOncePod"), leader_with_claim(), False),
-        ({"uri": "pvc://c/m.gguf"}, leader_with_claim("model-claim", "c"), False),
+        ({}, True),
+        ({"c": ["ReadWriteMany"]}, True),
+        ({"c": ["ReadOnlyMany"]}, True),
+        ({"c": ["ReadWriteOnce", "ReadOnlyMany"]}, True),
+        ({"c": ["ReadWriteOnce"]}, False),
+        ({"c": ["ReadWriteOncePod"]}, False),
+        ({"c": ["ReadOnlyMany"], "d": ["ReadWriteMany"]}, True),
+        ({"c": ["ReadOnlyMany"], "d": ["ReadWriteOnce"]}, False),
     ],
-    ids=["no claim", "shared", "one node", "one pod", "the user's"],
+    ids=lambda value: str(value),
 )
 async def test_a_leader_is_replaced_unless_a_person_has_to_look_at_its_claim(
-    model: Manifest, leader: Manifest, replaced: bool
+    world: World, claims: dict[str, list[str]], replaced: bool
 ) -> None:
-    world = World(now=NOW)
-    world.creates(model=model)
     world.api.put(NODES, node())
+    for name, modes in claims.items():
+        world.api.put(PERSISTENTVOLUMECLAIMS, claim(name, *modes))
+    leader = leader_with(*claims)
     world.pods(leader, on_node(1, name="m", ready=True), on_node(2, name="m", ready=True))
     await world.reconcile()
     assert there(world, "x-group-0") is not replaced
@@ -165,6 +170,27 @@ async def test_a_leader_is_replaced_unless_a_person_has_to_look_at_its_claim(
     )
     if not replaced:
         assert await world.writes() == 0
+
+
+async def test_what_is_not_known_of_a_claim_a_person_has_to_find_out(world: World) -> None:
+    world.api.put(NODES, node())
+    world.pods(leader_with("c"), on_node(1, name="m", ready=True), on_node(2, name="m", ready=True))
+    await world.reconcile()
+    assert "claim c is one that a single node mounts (no mode)" in world.condition().message
+    world.api.refusals["persistentvolumeclaims/get"] = ApiError(403, "forbidden")
+    await world.reconcile()
+    assert there(world, "x-group-0")
+    assert "the operator may not read it" in world.condition().message
+
+
+async def test_a_claim_is_read_only_when_its_leader_is_lost(world: World) -> None:
+    world.api.put(NODES, node("Unknown", TOLERATED - 1))
+    worker = leader_with("c")
+    worker["metadata"] = on_node(1, deleted=5)["metadata"]
+    world.pods(leader_with("c"), worker, on_node(2, name="m", ready=True))
+    await world.reconcile()
+    assert NODES.name in world.api.reads
+    assert PERSISTENTVOLUMECLAIMS.name not in world.api.reads
 
 
 async def test_pods_of_a_node_that_is_gone_do_not_wait_to_be_deleted(world: World) -> None:

@@ -98,9 +98,9 @@ async def test_a_known_plan_costs_nothing(world: World) -> None:
     assert world.api.reads == [
         "llamaclusters",
         "leaderworkersets",
+        "pods",
         "services",
         "networkpolicies",
-        "pods",
         "poddisruptionbudgets",
     ]
 

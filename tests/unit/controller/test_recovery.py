@@ -99,10 +99,28 @@ def test_the_first_start_and_what_was_asked_for_are_no_losses() -> None:
         {"reason": "a", "message": "m", "at": NOW, "seconds": -1},
         {"reason": "a", "message": "m", "at": NOW, "seconds": float("nan")},
         {"reason": 1, "message": "m", "at": NOW, "seconds": 1},
+        {"reason": "a", "message": "m", "at": "9999-12-31T23:59:59+00:00", "seconds": 1},
+        {"reason": "a", "message": "m", "at": "9999-12-31T23:59:59-23:00", "seconds": 1},
+        {"reason": "a", "message": "m", "at": at(86401), "seconds": 1},
+        {"reason": "a", "message": "m", "at": at(-86401), "seconds": 1},
     ],
 )
 def test_an_odd_answer_is_no_recovery(answer: Any) -> None:
-    assert recovery_told(answer) is None
+    assert recovery_told(answer, NOW) is None
+
+
+@pytest.mark.parametrize("when", [NOW, "2026-W47-7T13:00:00+01:00", "20261122T120000.9Z"])
+def test_the_time_of_a_recovery_is_written_in_our_own_way(when: str) -> None:
+    told = recovery_told({"reason": "a", "message": "m", "at": when, "seconds": 1}, NOW)
+    assert told is not None
+    assert told.at == NOW
+
+
+def test_a_time_beyond_all_times_in_the_status_does_no_harm() -> None:
+    last = GroupRecovery(reason="a", at="9999-12-31T23:59:59Z", seconds=1)
+    before = READY.model_copy(update={"last_recovery": last})
+    said = with_recovery(READY, before, by_agent(1), at(2), asked_for=False)
+    assert said.last_recovery == last
 
 
 def test_recoveries_are_counted_by_what_the_group_was_lost_by() -> None:

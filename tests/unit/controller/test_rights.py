@@ -8,7 +8,7 @@ from datetime import timedelta
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, NODES
 from llamacluster.controller.operator import PARTS, Options, settings
 from tests.build import IMAGE, plan_answer
-from tests.unit.controller.test_lostnodes import node, on_node
+from tests.unit.controller.test_lostnodes import leader_with, node, on_node
 from tests.unit.controller.world import World
 from tests.unit.rights import IN_ALL_NAMESPACES, IN_NAMESPACES, OF_NODES, each
 
@@ -24,9 +24,9 @@ async def test_the_operator_needs_each_of_its_rights() -> None:
     changed = {"inference": {"contextSize": 8192}, "networkPolicy": {"enabled": False}}
     world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": changed})
     await world.reconcile()
-    # A node is lost, and the worker's pod with it.
+    # A node is lost, with the pod of a worker and that of a leader that has a claim.
     world.api.put(NODES, node())
-    world.pods(on_node(0, ready=True), on_node(1, deleted=100))
+    world.pods(leader_with("c"), on_node(1, deleted=100))
     world.now += timedelta(hours=1)
     await world.reconcile()
 
