@@ -24,6 +24,9 @@ pytestmark = pytest.mark.engine
 
 SLOW = {**GREEDY, "stream": True, "n_predict": 600, "ignore_eos": True}
 """A stream of some seconds: the sentence, and then again and again."""
+LONG = {**SLOW, "n_predict": 2000}
+"""One that takes longer than the gate lingers."""
+LONG_OPTIONS = replace(OPTIONS, context_size=4096)
 AT_ONCE_SECONDS = 60
 """On a busy machine; the grace is 300."""
 
@@ -279,10 +282,10 @@ def test_an_idle_group_stops_at_once(new_group: NewGroup) -> None:
 
 
 def test_a_stream_that_runs_is_finished(new_group: NewGroup) -> None:
-    group = whole(new_group())
+    group = whole(new_group(), LONG_OPTIONS)
     group.until("Ready")
-    expected = Stream(group).whole()
-    streams = [Stream(group) for _ in range(2)]
+    expected = Stream(group, LONG).whole()
+    streams = [Stream(group, LONG) for _ in range(2)]
     with _queued(group) as queued:
         began = time.monotonic()
         group.engine.docker("kill", "--signal", "TERM", *(pod.id for pod in group.pods.values()))
@@ -300,9 +303,9 @@ def test_a_stream_that_runs_is_finished(new_group: NewGroup) -> None:
 
 
 def test_a_second_sigterm_stops_at_once(new_group: NewGroup) -> None:
-    group = whole(new_group())
+    group = whole(new_group(), LONG_OPTIONS)
     group.until("Ready")
-    stream = Stream(group)
+    stream = Stream(group, LONG)
     pods = [pod.id for pod in group.pods.values()]
     group.engine.docker("kill", "--signal", "TERM", *pods)
     eventually(lambda: _refused(group))

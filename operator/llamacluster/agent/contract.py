@@ -618,6 +618,16 @@ class Recovery(TypedDict):
     """From the loss until then."""
 
 
+class LastFailure(TypedDict):
+    """What keeps a group from serving, while tries fail one after another."""
+
+    reason: str
+    """How the last of them ended: a `planning.reasons.Reason`."""
+    message: str
+    count: int
+    """How many have failed since the group served, or got further than they did."""
+
+
 class GateProblem(TypedDict):
     """What is wrong with a Secret of the API."""
 
@@ -666,6 +676,8 @@ class LeaderStatus(TypedDict):
     memoryLimitBytes: int | None
     formations: int
     """How often the group became Ready since the agent's start."""
+    lastFailure: LastFailure | None
+    """None once the group serves, or gets further. An older agent does not tell."""
     lastRecovery: Recovery | None
     """The last of them that came after a loss; the leader's pod has been the same."""
     formedSeconds: float | None

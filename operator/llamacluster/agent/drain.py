@@ -8,6 +8,10 @@ from llamacluster.agent.clock import Clock
 
 RESERVE_SECONDS = 8.0
 """Of the pod's grace, kept for the engine to end before the kubelet kills what is left."""
+LINGER_SECONDS = 5.0
+"""From being told to stop until the gate takes no connection any more. Kubernetes tells the pod and
+those who send clients to it at the same time: a kube-proxy takes a second for it, with many
+Services several, and load balancers of clouds as long. A client that they still send is served."""
 
 
 class Drain:
@@ -18,6 +22,8 @@ class Drain:
         """`grace_seconds` is the pod's terminationGracePeriodSeconds."""
         self.seconds = max(grace_seconds - RESERVE_SECONDS, grace_seconds / 2)
         """How long work may go on."""
+        self.linger_seconds = min(LINGER_SECONDS, grace_seconds / 10)
+        """How much of that the gate still takes new connections."""
         self._clock = clock
         self._began = math.inf
         self._ends = math.inf

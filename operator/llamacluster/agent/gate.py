@@ -11,7 +11,7 @@ it, and does not drain. The gate is the only thing that listens on the API's por
 - answers /health with the group's readiness: the engine's own is 200 beside a dead worker;
 - asks for an API key and speaks TLS, where the LlamaCluster names the Secrets for it: the engine
   would take neither anew while it runs, and would let everybody in with a file without a key;
-- drains: told to stop, it takes no new connections and ends with its last client.
+- drains: told to stop, it soon takes no new connections and ends with its last client.
 
 HAProxy runs as one plain process. Its master and workers are for reloads, and nothing in this
 configuration changes while the pod lives but keys and certificate, which HAProxy is told as it runs
@@ -50,10 +50,6 @@ from llamacluster.planning.bodies import QUICK_REQUESTS, max_body_bytes
 from llamacluster.planning.reasons import GroupError, Reason
 
 PROGRAM = "haproxy"
-LINGER_SECONDS = 1.5
-"""From being told to stop until no connection is taken any more. Kubernetes tells the pod and the
-nodes' kube-proxies at the same time, and those take a second: a client that they still send here is
-served."""
 LOOK_SECONDS = 1.0
 """Between two looks at the Secrets of the API."""
 QUIET_SECONDS = 1.0
@@ -149,7 +145,7 @@ class Gate:
         return self._drain.has_begun
 
     def _let_the_last_go(self, child: Child) -> None:
-        closes = self._clock.monotonic() + LINGER_SECONDS
+        closes = self._clock.monotonic() + self._drain.linger_seconds
         self._wait(child, lambda: self._drain.is_at_its_end or self._clock.monotonic() >= closes)
         if child.exit_code() is None:
             self._log.info("no new connections; the running requests finish")

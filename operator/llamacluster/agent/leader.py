@@ -80,8 +80,9 @@ FIRST_TOKEN_SECONDS = 300.0
 STOP_SECONDS = 5.0
 DRAIN_LOOK_SECONDS = 0.2
 """Between two looks at whether the last request has ended."""
-GATE_CLOSES_SECONDS = 5.0
-"""After which a gate that was told to stop together with the leader listens no more."""
+GATE_CLOSES_SECONDS = 3.5
+"""After its linger, by when a gate that was told to stop together with the leader is sure to listen
+no more."""
 SLOTS_SECONDS = 1.0
 """For the engine to say what its slots hold, when it has just answered something else: no longer,
 because a hang that begins here is noticed by so much later."""
@@ -330,7 +331,7 @@ class Leader:
         """Feels it again and again, from a thread of its own."""
         pulse = Pulse(
             lambda seconds: self._hears(engine, seconds),
-            _cpu(engine, watch),
+            _working_cpu(engine, watch),
             self._options.hung_engine_seconds,
         )
         done = Event()
@@ -424,7 +425,8 @@ class Leader:
 
     def _gate_stays_open(self) -> bool:
         """Whether the leader was told to stop alone, not the pod: its liveness probe failed."""
-        return self._drain.lasts > GATE_CLOSES_SECONDS and self._sockets.gate_listens()
+        closed = self._drain.linger_seconds + GATE_CLOSES_SECONDS
+        return self._drain.lasts > closed and self._sockets.gate_listens()
 
     def _seconds_to_wait(self) -> float:
         if self._status.is_ready:
@@ -506,3 +508,9 @@ class _Engine:
 def _cpu(engine: _Engine, watch: Watch) -> Callable[[], float]:
     """CPU seconds that the processes of the group have taken."""
     return lambda: engine.child.cpu_seconds() + sum(watch.cpu.values())
+
+
+def _working_cpu(engine: _Engine, watch: Watch) -> Callable[[], float]:
+    """The same without what goes beside the computation. llama-server computes in its first thread,
+    with others that help it; the rest answer HTTP, and do so (/tokenize) when it hangs."""
+    return lambda: engine.child.main_cpu_seconds() + sum(watch.cpu.values())

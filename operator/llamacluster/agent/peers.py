@@ -103,7 +103,7 @@ def address_of(host: str) -> str:
         found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
         raise PeerError(
-            "its name has no address yet: the pod is not scheduled or not started"
+            "its name has no address yet: the pod does not exist, or has not started"
         ) from error
     return str(found[0][4][0])
 

@@ -37,6 +37,9 @@ class Child(Protocol):
     def cpu_seconds(self) -> float:
         """CPU time that it has taken; 0 once it has ended."""
 
+    def main_cpu_seconds(self) -> float:
+        """The part of it that its first thread has taken."""
+
     def read_bytes(self) -> int:
         """What it has had read from disks and network file systems, not from the page cache; 0
         once it has ended, or where the kernel does not count it."""
@@ -119,10 +122,13 @@ class _Process:
             return None
 
     def is_frozen(self) -> bool:
-        return self._stat(_STATE) == "T"
+        return _field(f"/proc/{self.pid}/stat", _STATE) == "T"
 
     def cpu_seconds(self) -> float:
-        return (int(self._stat(_UTIME)) + int(self._stat(_STIME))) / os.sysconf("SC_CLK_TCK")
+        return self._cpu_seconds(f"/proc/{self.pid}/stat")
+
+    def main_cpu_seconds(self) -> float:
+        return self._cpu_seconds(f"/proc/{self.pid}/task/{self.pid}/stat")
 
     def read_bytes(self) -> int:
         try:
@@ -131,14 +137,19 @@ class _Process:
             return 0
         return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes:")), 0)
 
-    def _stat(self, field: int) -> str:
-        """A field of the process' line in /proc; "0" once it is gone."""
-        try:
-            line = Path(f"/proc/{self.pid}/stat").read_text()
-        except OSError:
-            return "0"
-        # The name, the second field, may hold spaces and brackets of its own.
-        return line.rpartition(")")[2].split()[field]
+    def _cpu_seconds(self, stat: str) -> float:
+        ticks = int(_field(stat, _UTIME)) + int(_field(stat, _STIME))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _field(stat: str, field: int) -> str:
+    """A field of the line in /proc that a process or a thread has; "0" once it is gone."""
+    try:
+        line = Path(stat).read_text()
+    except OSError:
+        return "0"
+    # The name, the second field, may hold spaces and brackets of its own.
+    return line.rpartition(")")[2].split()[field]
 
 
 def stop(child: Child, grace_seconds: float) -> None:

@@ -3,8 +3,8 @@
 llama-server has no timeout for a worker that is silent: a request then hangs for ever, and /health
 says 200. Its /metrics are told between two steps of the computation, so an answer is a sign of
 life. None is no sign of death: a step of a long prompt may take minutes on slow CPUs. But then some
-part of the group computes. Where no answer comes and no process of the group takes CPU time,
-nothing is under way any more, whatever the model's pace is.
+part of the group computes. Where no answer comes and nothing that computes takes CPU time, nothing
+is under way any more, whatever the model's pace is.
 
 While the engine loads it has no such answer, and a disk or a network that stands still for a while
 may be all that there is to it. To load anew costs what it has cost so far, so a load is given time
@@ -40,7 +40,7 @@ class Pulse:
         hung_seconds: float,
     ) -> None:
         """`answers` waits so many seconds at most for the engine's answer; `cpu_seconds` is the CPU
-        time that all processes of the group have taken. After `hung_seconds` without either the
+        time that the group's computation has taken. After `hung_seconds` without either the
         engine hangs."""
         self.stopped = False
         self._answers = answers
@@ -76,7 +76,7 @@ class Load:
     of gigabytes is hashed before it is sent."""
 
     def __init__(self, cpu_seconds: Callable[[], float], hung_seconds: float, clock: Clock) -> None:
-        """`cpu_seconds` and `hung_seconds` as in Pulse."""
+        """`cpu_seconds` is that of all processes of the group; `hung_seconds` as in Pulse."""
         self._cpu_seconds = cpu_seconds
         self._least_seconds = LOADING_TIMES * hung_seconds
         self._clock = clock

@@ -12,6 +12,7 @@ from llamacluster.agent.contract import (
     EngineBuild,
     GateStatus,
     HeldMemory,
+    LastFailure,
     LeaderMemory,
     LeaderStatus,
     ModelStatus,
@@ -29,6 +30,18 @@ _LOST_BY = (Reason.WorkerLost, Reason.WorkerLeaving, Reason.EngineHung, Reason.E
 """What a group that serves is lost by, mostly. Counted from 0 on: of a series that begins with 1
 Prometheus sees no increase."""
 
+_WAY = (
+    Reason.Starting,
+    Reason.Downloading,
+    Reason.Verifying,
+    Reason.WaitingForWorkers,
+    Reason.Attaching,
+    Reason.Loading,
+    Reason.Probing,
+    Reason.Ready,
+)
+"""The steps of a try, in their order."""
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -36,6 +49,43 @@ class _Step:
     reason: Reason
     message: str
     since: datetime
+
+
+class _Failures:
+    """Tries that failed one after another, until one gets further than all of them: what fails at
+    the end of a long load is no better while the next load is under way."""
+
+    def __init__(self) -> None:
+        self.last: LastFailure | None = None
+        self._at = self._furthest = 0
+        self._counted = False
+
+    def begin_try(self) -> None:
+        self._at = 0
+        self._counted = False
+
+    def reach(self, reason: Reason) -> None:
+        """The try has come to this step."""
+        if reason not in _WAY:
+            return
+        self._at = _WAY.index(reason)
+        if self.last is None:
+            return
+        # A download goes on where it broke off.
+        resumed = (reason, self.last["reason"]) == (Reason.Downloading, Reason.ModelDownloadFailed)
+        if self._at > self._furthest or resumed:
+            self.last = None
+
+    def add(self, error: GroupError) -> None:
+        """The try ended like this. That a group which served was lost is no failed try, and a
+        worker that was told to stop is no fault."""
+        served = _WAY[self._at] is Reason.Ready
+        if self._counted or served or error.reason is Reason.WorkerLeaving:
+            return
+        self._counted = True
+        self._furthest = max(self._furthest, self._at) if self.last else self._at
+        count = self.last["count"] + 1 if self.last else 1
+        self.last = {"reason": error.reason, "message": error.message, "count": count}
 
 
 class GroupStatus:
@@ -69,6 +119,7 @@ class GroupStatus:
         self._try_began = clock.monotonic()
         self._step = self._made(Phase.Waiting, Reason.Starting, "the agent starts")
         self._failure: _Step | None = None
+        self._failures = _Failures()
         self._lost: tuple[GroupError, float] | None = None
         self._recovery: Recovery | None = None
         self._recoveries: dict[str, tuple[int, float]] = dict.fromkeys(_LOST_BY, (0, 0.0))
@@ -76,12 +127,14 @@ class GroupStatus:
     def begin_try(self) -> None:
         with self._lock:
             self._try_began = self._clock.monotonic()
+            self._failures.begin_try()
 
     def enter(self, phase: Phase, reason: Reason, message: str) -> bool:
         """The group now does this, or waits for it. True if it did something else before."""
         with self._lock:
             if self._step.reason is Reason.Stopping:
                 return False
+            self._failures.reach(reason)
             now = self._step
             if (now.phase, now.reason) == (phase, reason):
                 self._step = _Step(phase, reason, message, now.since)
@@ -99,6 +152,7 @@ class GroupStatus:
         with self._lock:
             if self._step.reason is Reason.Stopping:
                 return
+            self._failures.add(error)
             if self._step.phase in (Phase.Serving, Phase.Draining):
                 self._lost = error, self._clock.monotonic()
             failed, now = self._failure, self._made(Phase.Failed, error.reason, error.message)
@@ -145,6 +199,7 @@ class GroupStatus:
                 "threads": self._threads,
                 "memoryLimitBytes": self._memory_limit_bytes,
                 "formations": self._formations,
+                "lastFailure": self._failures.last,
                 "lastRecovery": self._recovery,
                 "formedSeconds": self.formed_seconds,
                 "loadSeconds": self.load_seconds,

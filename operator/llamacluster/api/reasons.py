@@ -58,6 +58,8 @@ class ClusterReason(StrEnum):
     # Of the pods of a group.
     PodsPending = "PodsPending"
     """Pods are not there yet, or start."""
+    PodsMissing = "PodsMissing"
+    """Kubernetes does not make a pod: a quota or an admission policy refuses it, for example."""
     Unschedulable = "Unschedulable"
     """The scheduler finds no node for a pod."""
     ImagePullFailed = "ImagePullFailed"

@@ -329,7 +329,7 @@ class Rollout(ApiModel):
     until another one does; it takes nodes with room for one more group."""
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86_400)] = 300
     """A rollout is told to be stuck when a group has failed to become Ready for so long. Downloads
-    and loads that go on do not count as failing."""
+    and loads that go on do not count as failing, unless tries before them have."""
 
     @model_validator(mode="after")
     def _something_can_change(self) -> Rollout:
@@ -416,7 +416,7 @@ class LlamaClusterSpec(ApiModel):
         contract.DEFAULT_GRACE_SECONDS
     )
     """Seconds that running requests, streams too, have to finish when a group is deleted, scaled
-    down or rolled, or its node is drained. A group without requests stops at once."""
+    down or rolled, or its node is drained. A group without requests stops within seconds."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")] | None = None
     """Engine image of leader and workers; default: the operator's. It must have the agent in it
     (see images/engine)."""
@@ -547,6 +547,10 @@ class GroupStatus(StatusModel):
     """Whether the reason is one that keeps it from getting on. It is tried again all the same."""
     progress: GroupProgress | None = None
     """Of a download, the check of a digest, or a load."""
+    pods_missing_since: Annotated[str, Field(json_schema_extra={"format": "date-time"})] | None = (
+        None
+    )
+    """Since when pods of it do not exist; absent when all do."""
     workers_attached: int = 0
     """Workers that hold their part of the model for this group's leader."""
     restarts: int = 0

@@ -136,9 +136,20 @@ def checked(answer: Any) -> contract.LeaderStatus | None:
                 "reason": reason[:MAX_REASON] or phase,
                 "message": message[:MAX_MESSAGE],
                 "engine": {**answer["engine"], "version": version[:MAX_VERSION]},
+                "lastFailure": _failure(answer.get("lastFailure")),
                 "gate": _gate(answer.get("gate")),
             }
             return cast("contract.LeaderStatus", {**answer, **cut})
+    return None
+
+
+def _failure(answer: object) -> contract.LastFailure | None:
+    match answer:
+        case {"reason": str(reason), "message": str(message), "count": int(count)} if (
+            reason and 0 < count < 2**31
+        ):
+            message = message[:MAX_MESSAGE]
+            return {"reason": reason[:MAX_REASON], "message": message, "count": count}
     return None
 
 

@@ -7,7 +7,8 @@ only see that a worker is missing, and Kubernetes knows why.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from llamacluster.agent import contract
 from llamacluster.api.reasons import ClusterReason
@@ -22,6 +23,9 @@ _IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrIm
 _TAKE_LONG = {Reason.Downloading, Reason.Verifying, Reason.Loading}
 _CREATE_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
+UNMADE_SECONDS = 60.0
+"""How long a pod may not exist before Kubernetes is said not to make it. A second is usual."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -31,6 +35,8 @@ class Finding:
     reason: str
     message: str
     failing: bool = False
+    takes_long: bool = False
+    """How far it is, is told too."""
 
 
 Check = Callable[[Group], Finding | None]
@@ -41,12 +47,23 @@ def _failing(reason: str, message: str) -> Finding:
 
 
 def group_status(
-    group: Group, previous: GroupStatus | None, now: str, *, asked_for: bool = False
+    group: Group,
+    previous: GroupStatus | None,
+    now: str,
+    *,
+    asked_for: bool = False,
+    leader: str | None = None,
 ) -> GroupStatus:
     """Status of a group. `since` moves only with the reason.
 
-    `asked_for`: it is replaced or removed because the spec says so, which is no loss.
+    `asked_for`: it is replaced or removed because the spec says so, which is no loss. `leader`:
+    name of its leader's pod; None for a group that need not have one.
     """
+    missing_since = None
+    if missing := _missing(group, leader):
+        missing_since = (previous and previous.pods_missing_since) or now
+        if _seconds(missing_since, now) >= UNMADE_SECONDS:
+            group = replace(group, unmade=missing)
     finding = next(found for check in CHECKS if (found := check(group)))
     restarts, restart_causes = container_restarts(group)
     status = GroupStatus(
@@ -56,6 +73,7 @@ def group_status(
         message=finding.message,
         since=now,
         failing=finding.failing,
+        pods_missing_since=missing_since,
         workers_attached=_workers_attached(group),
         restarts=restarts,
         restart_causes=restart_causes,
@@ -64,7 +82,7 @@ def group_status(
     status = with_recovery(
         status, previous, recovery_told(told.get("lastRecovery"), now), now, asked_for=asked_for
     )
-    if finding.reason in _TAKE_LONG:
+    if finding.takes_long:
         status = with_progress(status, previous, told.get("progress"), now)
     if previous and (previous.phase, previous.reason) == (status.phase, status.reason):
         status = status.model_copy(update={"since": previous.since})
@@ -193,13 +211,30 @@ def last_words(pod: Manifest, container: Manifest) -> str:
     )
 
 
+def pod_is_not_made(group: Group) -> Finding | None:
+    """Who tries to make it knows why it cannot; the operator has no right to read that."""
+    if not group.unmade:
+        return None
+    first, *others = group.unmade
+    more = f" and {len(others)} more" if others else ""
+    return _failing(
+        ClusterReason.PodsMissing,
+        f"Kubernetes makes no pod {first}{more}: "
+        f"`kubectl describe statefulset {first.rpartition('-')[0]}` says why",
+    )
+
+
 def agent_says(group: Group) -> Finding | None:
-    """All containers run: the leader's agent knows best."""
+    """All containers run: the leader's agent knows best. Where one try after another fails, that is
+    what there is to say, however well the next one looks until its end."""
     if group.status is None:
         return None
     phase, reason, message = (group.status[key] for key in ("phase", "reason", "message"))
+    failure = group.status.get("lastFailure")  # an older agent does not tell
+    often = f"{failure['count']} tries in a row have failed" if failure else ""
+    repeated = failure and failure["count"] > 1
     if phase == contract.Phase.Failed:
-        return _failing(reason, message)
+        return _failing(reason, f"{message}; {often}" if repeated else message)
     if phase == contract.Phase.Serving:
         # The Service leads nobody to a pod that the kubelet has not found ready yet.
         return Finding(
@@ -207,7 +242,11 @@ def agent_says(group: Group) -> Finding | None:
             Reason.Probing,
             f"the group answers; pod {_name(group.leader)} is not in the Service yet",
         )
-    return Finding(GroupPhase(phase), reason, message)
+    finding = Finding(GroupPhase(phase), reason, message, takes_long=reason in _TAKE_LONG)
+    if failure and repeated and phase != contract.Phase.Draining:
+        said = f"{failure['message']}; {often}; now: {message}"
+        return replace(finding, reason=failure["reason"], message=said, failing=True)
+    return finding
 
 
 def pods_are_missing(group: Group) -> Finding | None:
@@ -249,10 +288,27 @@ CHECKS: tuple[Check, ...] = (
     pod_cannot_be_scheduled,
     image_cannot_be_pulled,
     container_cannot_start,
+    pod_is_not_made,
     agent_says,
     pods_are_missing,
     agent_does_not_answer,
 )
+
+
+def _missing(group: Group, leader: str | None) -> tuple[str, ...]:
+    """Names of its pods that do not exist and should. A leader's workers are made once there is the
+    leader, and go with it."""
+    if group.leader is None:
+        return (leader,) if leader else ()
+    if "deletionTimestamp" in group.leader["metadata"]:
+        return ()
+    name = _name(group.leader)
+    wanted = range(1, group.size + 1)
+    return tuple(f"{name}-{index}" for index in wanted if index not in group.workers)
+
+
+def _seconds(since: str, now: str) -> float:
+    return (datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds()
 
 
 def _containers(group: Group) -> Iterator[tuple[Manifest, Manifest]]:

@@ -44,6 +44,9 @@ class Group:
     """By worker index, from 1."""
     status: contract.LeaderStatus | None = None
     lost: tuple[LostPod, ...] = ()
+    unmade: tuple[str, ...] = ()
+    """Names of pods that have not existed for so long that something keeps Kubernetes from making
+    them."""
 
     @property
     def pods(self) -> list[Manifest]:

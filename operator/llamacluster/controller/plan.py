@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import ValidationError
 
 from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, Plan
@@ -15,7 +17,7 @@ from llamacluster.controller.kubeapi import (
     KubeApi,
 )
 from llamacluster.controller.objects import make_true, read
-from llamacluster.controller.planner import Found, answered, planning, told
+from llamacluster.controller.planner import Found, answered, planning, told, without_pod
 from llamacluster.resources.leaderworkerset import running_plan, runs_this_spec
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
@@ -33,6 +35,7 @@ async def find_plan(
     group_set: Manifest | None,
     image: str,
     api: KubeApi,
+    now: datetime,
     *,
     upgrading: bool = False,
 ) -> Found:
@@ -45,7 +48,7 @@ async def find_plan(
             # The spec has been changed and changed back while another plan was being made.
             await _remove_jobs_but(known.inputs_hash, cluster, api)
         return found
-    found = await _made(cluster, image, wanted, api)
+    found = await _made(cluster, image, wanted, api, now)
     if found.plan:
         await _remove_jobs_but(wanted, cluster, api)
     return found
@@ -97,7 +100,9 @@ def without_observed(plan: Plan) -> Plan:
     )
 
 
-async def _made(cluster: LlamaCluster, image: str, wanted: str, api: KubeApi) -> Found:
+async def _made(
+    cluster: LlamaCluster, image: str, wanted: str, api: KubeApi, now: datetime
+) -> Found:
     """The plan of the Job, which is made if there is neither it nor a plan to share."""
     name = plan_job_name(cluster, wanted)
     job = await read(cluster, api, JOBS, name)
@@ -109,9 +114,11 @@ async def _made(cluster: LlamaCluster, image: str, wanted: str, api: KubeApi) ->
         return planning(f"Job {name} plans which worker holds what")
     selector = f"{JOB_UID_LABEL}={job['metadata']['uid']}"
     pods = await api.list(PODS, cluster.metadata.namespace, selector)
-    if not pods and job.get("status", {}).get("completionTime"):
-        # Its pod went, with a node for example, before its answer was read.
-        await api.delete(JOBS, cluster.metadata.namespace, name)
+    if not pods:
+        if job.get("status", {}).get("completionTime"):
+            # Its pod went, with a node for example, before its answer was read.
+            await api.delete(JOBS, cluster.metadata.namespace, name)
+        return without_pod(job, now)
     return answered(cluster, wanted, pods)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,7 @@ from llamacluster.api.types import (
 from llamacluster.controller.agents import MAX_REASON
 from llamacluster.controller.conditions import Verdict
 from llamacluster.controller.groups import (
+    UNMADE_SECONDS,
     container_cannot_start,
     image_cannot_be_pulled,
     last_end,
@@ -37,7 +39,7 @@ from llamacluster.controller.groups import (
 )
 from llamacluster.controller.observation import Group
 from llamacluster.planning.reasons import Reason
-from llamacluster.resources.metadata import Manifest, plan_job_name
+from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.planjob import RESOURCES
 
 MAX_ANSWER = 4 * contract.MAX_PLAN_BYTES
@@ -61,11 +63,8 @@ def told(plan: Plan) -> Found:
 
 
 def answered(cluster: LlamaCluster, wanted: str, pods: Sequence[Manifest]) -> Found:
-    """What the newest of the Job's pods says, or how far it is."""
-    pod = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default=None)
-    if pod is None:
-        job = plan_job_name(cluster, wanted)
-        return planning(f"Job {job} has no pod yet; `kubectl describe job {job}` may say why")
+    """What the newest of the Job's pods says, or how far it is. There is one at least."""
+    pod = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
     name = pod["metadata"]["name"]
     statuses = pod.get("status", {}).get("containerStatuses", [])
     container: Manifest = next((c for c in statuses if c["name"] == contract.PLAN_CONTAINER), {})
@@ -102,6 +101,18 @@ def answered(cluster: LlamaCluster, wanted: str, pods: Sequence[Manifest]) -> Fo
     if pod.get("status", {}).get("phase") != "Running":
         return planning(f"waiting for pod {name}, which reads the model's header, to start")
     return planning(f"pod {name} reads the model's header and asks the engine what it takes")
+
+
+def without_pod(job: Manifest, now: datetime) -> Found:
+    """What there is to say of a Job that has no pod."""
+    name, status = job["metadata"]["name"], job.get("status", {})
+    why = f"`kubectl describe job {name}` says why"
+    had_one = any(status.get(count) for count in ("active", "succeeded", "failed"))
+    tried = now - datetime.fromisoformat(status.get("startTime") or now.isoformat())
+    if tried.total_seconds() >= UNMADE_SECONDS and not had_one:
+        message = f"Kubernetes makes no pod of Job {name}: {why}"
+        return failed(ClusterReason.PodsMissing, message)
+    return planning(f"Job {name} has no pod yet; if it lasts, {why}")
 
 
 def planning(message: str) -> Found:

@@ -181,7 +181,9 @@ class Reconciler:
         upgrade = find_upgrade(cluster, group_set, self.engine_image)
         upgrading = upgrade is not None and upgrade.requested
         image = self._image(cluster, None if upgrading else group_set)
-        found = await find_plan(cluster, group_set, image, self.api, upgrading=upgrading)
+        found = await find_plan(
+            cluster, group_set, image, self.api, self.clock(), upgrading=upgrading
+        )
         if found.plan and found.plan.fits:
             wanted = leader_worker_set(cluster, image, found.plan)
             if not upgrading:

@@ -28,7 +28,7 @@ from llamacluster.controller.planner import Found
 from llamacluster.controller.rollout import rollout
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.leaderworkerset import running_image, running_plan, workers_of
-from llamacluster.resources.metadata import Manifest, leader_selector
+from llamacluster.resources.metadata import Manifest, group_set_name, leader_selector
 from llamacluster.resources.pod import as_manifest
 from llamacluster.resources.service import endpoint
 
@@ -95,6 +95,8 @@ def with_groups(cluster: LlamaCluster, observation: Observation, now: str) -> Ll
     before = {group.index: group for group in cluster.status.groups}
     group_set = observation.group_set
     wanted = range(cluster.spec.replicas) if group_set else ()
+    # What there is no plan for yet is not asked for.
+    asked = min(len(wanted), group_set["spec"].get("replicas", 0)) if group_set else 0
     rolling = not rollout(cluster, observation, [], now).complete
     groups = [
         group_status(
@@ -102,6 +104,7 @@ def with_groups(cluster: LlamaCluster, observation: Observation, now: str) -> Ll
             before.get(index),
             now,
             asked_for=rolling or index >= cluster.spec.replicas,
+            leader=f"{group_set_name(cluster)}-{index}" if index < asked else None,
         )
         for index in sorted({*observation.groups, *wanted})
     ]

@@ -68,7 +68,7 @@ class FakeChild:
         self._on_exit = on_exit
         self._code: int | None = None
         self.frozen = False
-        self.cpu = 0.0
+        self.cpu = self.main_cpu = 0.0
 
     def end(self, code: int) -> None:
         if self._code is None:
@@ -89,6 +89,9 @@ class FakeChild:
 
     def cpu_seconds(self) -> float:
         return self.cpu
+
+    def main_cpu_seconds(self) -> float:
+        return self.main_cpu
 
     def read_bytes(self) -> int:
         return 0

@@ -31,6 +31,7 @@ def test_it_is_over_before_the_kubelet_kills(grace: int) -> None:
     clock = FastClock()
     drain = Drain(grace, clock)
     assert grace / 2 <= drain.seconds < grace
+    assert 0 < drain.linger_seconds <= drain.seconds / 5
     drain.tell()
     clock.wait(Event(), drain.seconds / 2)
     assert drain.has_begun

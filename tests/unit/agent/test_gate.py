@@ -15,7 +15,7 @@ import pytest
 
 from llamacluster.agent.access import Access
 from llamacluster.agent.contract import GateOptions
-from llamacluster.agent.drain import Drain
+from llamacluster.agent.drain import LINGER_SECONDS, Drain
 from llamacluster.agent.gate import Gate, configuration
 from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.log import Log
@@ -183,7 +183,7 @@ def test_without_clients_it_ends_when_no_new_ones_can_come(running: Running) -> 
     running.gate.stop()
     running.until_ended()
     assert running.signals == [signal.SIGUSR1]
-    assert 1.5 <= running.clock.monotonic() - began < 4
+    assert LINGER_SECONDS <= running.clock.monotonic() - began < LINGER_SECONDS + 2.5
 
 
 def test_running_requests_finish(running: Running) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import StringIO
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 
@@ -161,6 +162,27 @@ def test_an_engine_that_hangs_is_replaced(running: Running) -> None:
     assert "nor any worker works on it" in running.until_reason(Reason.EngineHung)["message"]
     running.http.responsive = True
     running.until_formed(2)
+
+
+def test_clients_that_have_prompts_tokenized_do_not_hide_a_hang(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.launcher.last.cpu_seconds = count().__next__  # type: ignore[method-assign]
+    running.http.responsive = False
+    running.until_reason(Reason.EngineHung)
+    running.http.responsive = True
+    running.until_formed(2)
+
+
+def test_a_long_step_in_the_leader_alone_is_no_hang(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.launcher.last.main_cpu_seconds = count().__next__  # type: ignore[method-assign]
+    running.http.responsive = False
+    began = running.clock.monotonic()
+    running.until(lambda _: running.clock.monotonic() > began + 600)
+    assert running.status()["reason"] == "Ready"
+    running.http.responsive = True
 
 
 def test_a_first_token_that_does_not_come_is_a_hang(

@@ -48,6 +48,21 @@ def test_a_process_that_a_signal_stopped_is_frozen_until_it_goes_on() -> None:
     assert child.cpu_seconds() == 0
 
 
+def test_what_other_threads_take_is_not_the_first_ones() -> None:
+    beside = (
+        "import threading, time\n"
+        "def busy():\n    while True: pass\n"
+        "threading.Thread(target=busy, daemon=True).start()\ntime.sleep(600)"
+    )
+    child, _, _ = started(Launcher(), beside)
+    until(lambda: child.cpu_seconds() > child.main_cpu_seconds() + 0.5)
+    stop(child, 0)
+    busy, _, _ = started(Launcher(), "while True: pass")
+    until(lambda: busy.main_cpu_seconds() > 0.2)
+    stop(busy, 0)
+    assert busy.main_cpu_seconds() == 0
+
+
 def test_what_a_process_has_read_is_as_the_kernel_counts_it() -> None:
     lines: list[str] = []
     count = "import time\nprint(open('/proc/self/io').read(), flush=True)\ntime.sleep(60)"

@@ -128,6 +128,7 @@ def leader_status(
     placed: list[tuple[int, int, int]] | None = None,
     gate: contract.GateStatus | None = None,
     progress: contract.Progress | None = None,
+    failure: contract.LastFailure | None = None,
 ) -> contract.LeaderStatus:
     """What the leader's agent says, as far as the operator reads it: `held` and `placed` (weights,
     context, compute) are bytes of each worker."""
@@ -152,6 +153,7 @@ def leader_status(
             "engine": {"version": "b9000", "build": "abc"},
             "gate": gate,
             "progress": progress,
+            "lastFailure": failure,
         },
     )
 

@@ -94,6 +94,28 @@ def test_fields_that_the_operator_does_not_know_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize(
+    "failure",
+    [None, 3, {}, {"reason": "", "message": "", "count": 2}]
+    + [{"reason": "Why", "message": "m", "count": count} for count in (None, "2", 0, 2**31)],
+)
+def test_a_failure_that_is_told_otherwise_is_none(failure: object) -> None:
+    answer = checked({**leader_status(), "lastFailure": failure})
+    assert answer is not None
+    assert answer["lastFailure"] is None
+
+
+def test_a_failure_with_too_many_words_is_cut() -> None:
+    failure = {"reason": "R" * 5000, "message": "m" * 100_000, "count": 2}
+    answer = checked({**leader_status(), "lastFailure": failure})
+    assert answer is not None
+    assert answer["lastFailure"] == {
+        "reason": "R" * agents.MAX_REASON,
+        "message": "m" * agents.MAX_MESSAGE,
+        "count": 2,
+    }
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"role": "worker"},

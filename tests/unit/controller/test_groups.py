@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from llamacluster.agent.contract import Phase
-from llamacluster.api.types import GroupPhase
+from llamacluster.agent.contract import LastFailure, Phase, Progress
+from llamacluster.api.types import GroupPhase, GroupStatus
 from llamacluster.controller import groups
+from llamacluster.controller.conditions import Rollout, verdicts
 from llamacluster.controller.observation import Group, sorted_into_groups
 from tests.unit.controller import build
 from tests.unit.controller.build import EARLIER, NOW, pod, terminated, waiting
@@ -189,6 +190,123 @@ def test_a_try_that_failed_waits_for_the_next_and_is_told_to_fail() -> None:
         "EngineBadFlag",
         True,
     )
+
+
+def loads_after(count: int, progress: Progress | None = None) -> GroupStatus:
+    """What is said of a group that loads after so many tries were killed at the end of the load."""
+    failure: LastFailure = {"reason": "EngineFailed", "message": "killed (137)", "count": count}
+    agent = build.leader_status(
+        Phase.Loading, "Loading", "loading 9 bytes", failure=failure, progress=progress
+    )
+    return groups.group_status(build.group(*RUNNING, status=agent), None, NOW)
+
+
+def test_a_group_whose_tries_fail_again_and_again_fails_while_it_tries() -> None:
+    found = loads_after(3, {"bytes": 35, "total": 100, "secondsLeft": None})
+    assert (found.phase, found.reason, found.failing) == (GroupPhase.LOADING, "EngineFailed", True)
+    assert found.progress
+    assert found.progress.percent == 35
+    assert found.message == (
+        "killed (137); 3 tries in a row have failed; now: loading 9 bytes (35 %)"
+    )
+    [ready, progressing, degraded, _] = verdicts(
+        [found], Rollout(wanted=1, updated=1, observed=True), build.PLANNED, None
+    )
+    assert (degraded.status, degraded.reason, degraded.message) == (
+        True,
+        "EngineFailed",
+        found.message,
+    )
+    assert (ready.status, progressing.status) == (False, False)
+
+
+def test_one_failure_may_heal_by_the_next_try() -> None:
+    found = loads_after(1)
+    assert (found.reason, found.message, found.failing) == ("Loading", "loading 9 bytes", False)
+
+
+def test_a_failure_tells_how_often_it_comes() -> None:
+    failure: LastFailure = {"reason": "EngineFailed", "message": "killed (137)", "count": 2}
+    agent = build.leader_status(Phase.Failed, "EngineFailed", "killed (137)", failure=failure)
+    found = groups.group_status(build.group(*RUNNING, status=agent), None, NOW)
+    assert found.message == "killed (137); 2 tries in a row have failed"
+
+
+def test_a_group_that_stops_has_no_next_try() -> None:
+    failure: LastFailure = {"reason": "EngineFailed", "message": "killed (137)", "count": 2}
+    agent = build.leader_status(Phase.Draining, "Stopping", "told to stop", failure=failure)
+    found = groups.group_status(build.group(*RUNNING, status=agent), None, NOW)
+    assert (found.reason, found.failing) == ("Stopping", False)
+
+
+def test_an_agent_that_does_not_tell_of_failures_is_believed() -> None:
+    older = build.leader_status(Phase.Loading, "Loading", "loading 9 bytes")
+    del older["lastFailure"]  # type: ignore[misc]
+    found = groups.group_status(build.group(*RUNNING, status=older), None, NOW)
+    assert (found.reason, found.failing) == ("Loading", False)
+
+
+A_MINUTE_AGO = "2026-11-22T11:59:00Z"
+
+
+def without_pods_since(
+    since: str | None, group: Group, leader: str | None = "x-group-0"
+) -> GroupStatus:
+    """What is said of a group of which pods have been missing for so long, as the status said."""
+    before = build.group_status(0, GroupPhase.WAITING, "WaitingForWorkers", "missing")
+    before = before.model_copy(update={"pods_missing_since": since})
+    return groups.group_status(group, before, NOW, leader=leader)
+
+
+MISSING = build.leader_status(Phase.Waiting, "WaitingForWorkers", "2 of 4 workers missing")
+
+
+@pytest.mark.parametrize(
+    ("case", "group", "message"),
+    [
+        (
+            "workers beyond a quota, whatever the agent says",
+            build.group(*RUNNING, size=4, status=MISSING),
+            "Kubernetes makes no pod x-group-0-3 and 1 more: "
+            "`kubectl describe statefulset x-group-0` says why",
+        ),
+        (
+            "a leader that is refused",
+            build.group(),
+            "Kubernetes makes no pod x-group-0: `kubectl describe statefulset x-group` says why",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_a_pod_that_kubernetes_does_not_make_for_a_minute(
+    case: str, group: Group, message: str
+) -> None:
+    first = without_pods_since(None, group)
+    assert first.pods_missing_since == NOW
+    assert not first.failing
+    found = without_pods_since(A_MINUTE_AGO, group)
+    assert (found.reason, found.failing, found.message) == ("PodsMissing", True, message)
+    assert found.pods_missing_since == A_MINUTE_AGO
+
+
+@pytest.mark.parametrize(
+    ("case", "group", "leader"),
+    [
+        ("all pods are there", build.group(*RUNNING), "x-group-0"),
+        ("it goes, and its workers first", build.group(pod(0, deleting=True)), "x-group-0"),
+        ("it went, and its workers follow", build.group(pod(1), pod(2)), None),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else "",
+)
+def test_a_group_that_misses_no_pod(case: str, group: Group, leader: str | None) -> None:
+    found = without_pods_since(A_MINUTE_AGO, group, leader)
+    assert found.pods_missing_since is None
+    assert found.reason != "PodsMissing"
+
+
+def test_what_the_scheduler_says_of_other_pods_comes_before_those_that_are_not_made() -> None:
+    group = build.group(LEADER, build.unschedulable_pod(1), status=MISSING)
+    assert without_pods_since(A_MINUTE_AGO, group).reason == "Unschedulable"
 
 
 def test_a_group_that_has_served_recovers_whatever_it_waits_for() -> None:

@@ -185,6 +185,15 @@ async def test_a_model_that_does_not_fit_starts_no_pod_and_is_not_planned_again(
     assert world.jobs() == []
 
 
+async def test_groups_that_wait_for_a_plan_are_not_said_to_be_refused(world: World) -> None:
+    await world.serves()
+    world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": {"replicas": 2, **LONGER["spec"]}})
+    for _ in range(3):
+        await world.reconcile()
+        world.now += timedelta(seconds=60)
+    assert world.condition("Degraded").status == "False"
+
+
 async def test_a_new_spec_that_does_not_fit_leaves_what_serves_alone(world: World) -> None:
     await world.serves()
     before = group_set(world)

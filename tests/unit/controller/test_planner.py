@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacluster.controller.planner import MAX_ANSWER, answered, parsed_failure, parsed_plan
+from llamacluster.controller.planner import (
+    MAX_ANSWER,
+    answered,
+    parsed_failure,
+    parsed_plan,
+    without_pod,
+)
 from tests.build import MIB, Manifest, a_plan, llama_cluster, plan_answer
 from tests.unit.controller.build import EARLIER, NOW, plan_pod, terminated, waiting
 
@@ -174,10 +181,27 @@ def test_what_keeps_the_planner_is_said(
     assert message in found[2]
 
 
-def test_a_job_without_a_pod_is_waited_for() -> None:
-    status, reason, message = said()
-    assert (status, reason) == (None, "Planning")
-    assert "`kubectl describe job x-plan-hash` may say why" in message
+@pytest.mark.parametrize(
+    ("job", "refused"),
+    [
+        ({}, False),  # its controller has not seen it yet, or it is suspended
+        ({"startTime": "2026-11-22T11:59:01Z"}, False),
+        ({"startTime": "2026-11-22T11:59:00Z"}, True),
+        ({"startTime": EARLIER, "active": 0}, True),
+        ({"startTime": EARLIER, "active": 1}, False),  # its pod is on its way
+        ({"startTime": EARLIER, "failed": 1}, False),  # its pod went with a node
+    ],
+)
+def test_a_job_whose_pod_nobody_makes_is_waited_for_a_minute(
+    job: Manifest, *, refused: bool
+) -> None:
+    made = {"metadata": {"name": "x-plan-hash"}, "status": job}
+    verdict = without_pod(made, datetime.fromisoformat(NOW)).verdict
+    if refused:
+        assert (verdict.status, verdict.reason) == (False, "PodsMissing")
+    else:
+        assert (verdict.status, verdict.reason) == (None, "Planning")
+    assert "`kubectl describe job x-plan-hash` says why" in verdict.message
 
 
 def test_the_newest_pod_counts() -> None:

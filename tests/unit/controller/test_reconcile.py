@@ -98,11 +98,34 @@ async def test_a_new_message_alone_is_a_status_and_no_event(world: World) -> Non
 
 async def test_it_looks_often_at_first_and_seldom_after_a_while(world: World) -> None:
     world.creates()
+    world.pods(*(pod(index, phase="Pending") for index in range(3)))
     waits = []
     for _ in range(4):
         waits.append(await world.reconcile())
         world.now += timedelta(seconds=60)
     assert waits == [SOON_SECONDS, 6.0, 12.0, LATER_SECONDS]
+
+
+async def test_a_quota_that_lets_some_pods_in_is_told_after_a_minute(world: World) -> None:
+    world.creates()
+    world.pods(pod(0), pod(1))
+    world.agents.statuses["x-group-0"] = leader_status()
+    for _ in range(2):
+        await world.reconcile()
+        assert world.condition("Degraded").status == "False"
+        assert world.condition().reason == "WaitingForWorkers"
+        world.now += timedelta(seconds=30)
+    await world.reconcile()
+    degraded = world.condition("Degraded")
+    assert (degraded.status, degraded.reason) == ("True", "PodsMissing")
+    assert "no pod x-group-0-2: `kubectl describe statefulset x-group-0`" in degraded.message
+    assert world.events()[-1] == ("Warning", "PodsMissing")
+    await world.reconcile()  # the budget follows
+    assert await world.writes() == 0
+
+    world.pods(pod(2))
+    await world.reconcile()
+    assert world.condition("Degraded").status == "False"
 
 
 @pytest.mark.parametrize("removed", [False, True], ids=["being deleted", "gone"])

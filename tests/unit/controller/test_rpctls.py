@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from llamacluster.controller.kubeapi import CONFIGMAPS, SECRETS, ApiError
+from tests.unit.controller.build import pod
 from tests.unit.controller.world import World
 
 
@@ -15,6 +16,7 @@ from tests.unit.controller.world import World
 def world() -> World:
     made = World()
     made.creates(rpc={"encryption": True})
+    made.pods(pod(0), pod(1), pod(2))
     return made
 
 
