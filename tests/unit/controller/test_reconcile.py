@@ -108,6 +108,7 @@ async def test_it_looks_often_at_first_and_seldom_after_a_while(world: World) ->
 
 async def test_a_quota_that_lets_some_pods_in_is_told_after_a_minute(world: World) -> None:
     world.creates()
+    await world.reconcile()
     world.pods(pod(0), pod(1))
     world.agents.statuses["x-group-0"] = leader_status()
     for _ in range(2):
