@@ -80,6 +80,12 @@ def test_restarting_the_operator_changes_nothing(group: Live) -> None:
     # The kubelet may find a worker ready a moment after the leader, which asks it directly.
     group.kubectl("wait", "--for=condition=Ready", "pods", "-l", group.selector, "--timeout=60s")
     group.kubectl("wait", "--for=condition=Available", "lws/tiny-group", "--timeout=60s")
+
+    def all_seen() -> bool:
+        plan = group.get()["status"]["plan"]
+        return all("observed" in one for one in (*plan["perWorker"], plan["leader"]))
+
+    eventually(all_seen, "the operator has seen what the engines hold, its last look for now")
     before = versions()
     operator = ["--namespace=llamacluster-system", "rollout"]
     group.cluster.kubectl(*operator, "restart", "deployment/llamacluster-operator")
