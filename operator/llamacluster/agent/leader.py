@@ -186,9 +186,11 @@ class Leader:
         watch = Watch(workers, epoch, self._peers, self._pool, self._wake.set)
         with self._engine(model, workers) as engine, watch.looking(self._clock):
             self._wait_until_loaded(engine, model, watch)
-            self._tell_placement(engine, model, workers)
             self._make_first_token(engine, watch)
             self._let_the_gate_open(engine, watch)
+            # The engine writes its log in the background: its last lines on the load may come
+            # after it has said that it has loaded.
+            self._tell_placement(engine, model, workers)
             self._status.formed_seconds = round(self._clock.monotonic() - began, 3)
             self._become_ready()
             self._serve(engine, watch)
