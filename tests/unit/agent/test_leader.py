@@ -155,23 +155,26 @@ def test_an_engine_that_is_frozen_is_replaced(running: Running) -> None:
     assert len(running.launcher.started) == 2
 
 
+def is_replaced_for_its_hang(running: Running) -> str:
+    """The engine of a group that is formed answers nothing; what is said of it."""
+    running.http.responsive = False
+    message = running.until_reason(Reason.EngineHung)["message"]
+    running.http.responsive = True
+    running.until_formed(2)
+    return message
+
+
 def test_an_engine_that_hangs_is_replaced(running: Running) -> None:
     running.start()
     running.until_formed()
-    running.http.responsive = False
-    assert "nor any worker works on it" in running.until_reason(Reason.EngineHung)["message"]
-    running.http.responsive = True
-    running.until_formed(2)
+    assert "nor any worker works on it" in is_replaced_for_its_hang(running)
 
 
 def test_clients_that_have_prompts_tokenized_do_not_hide_a_hang(running: Running) -> None:
     running.start()
     running.until_formed()
     running.launcher.last.cpu_seconds = count().__next__  # type: ignore[method-assign]
-    running.http.responsive = False
-    running.until_reason(Reason.EngineHung)
-    running.http.responsive = True
-    running.until_formed(2)
+    is_replaced_for_its_hang(running)
 
 
 def test_a_long_step_in_the_leader_alone_is_no_hang(running: Running) -> None:
