@@ -7,9 +7,9 @@ Prometheus has gathered, and draws them into docs/pictures.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -124,8 +124,7 @@ def live(group: Live) -> None:
 
 def autoscaler() -> Json:
     """The example's, for this group and a watcher who does not wait for half an hour."""
-    [example] = yaml.safe_load_all((EXAMPLES / "autoscale" / "hpa.yaml").read_text())
-    made: Json = copy.deepcopy(example)
+    made: Json = yaml.safe_load((EXAMPLES / "autoscale" / "hpa.yaml").read_text())
     made["metadata"]["name"] = made["spec"]["scaleTargetRef"]["name"] = NAME
     made["spec"]["maxReplicas"] = 2
     [metric] = made["spec"]["metrics"]
@@ -184,4 +183,6 @@ def look(cluster: Cluster, namespace: str, minutes: float) -> None:
 
 
 if __name__ == "__main__":
+    # A run that is asked to end removes what it has installed as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

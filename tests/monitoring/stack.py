@@ -36,7 +36,7 @@ MONITORED = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name"
 """For `networkPolicy.monitoring` of a LlamaCluster, as in docs/observe.md."""
 OPERATOR_OPTIONS = ("--set=metrics.enabled=true", "--set=monitoring.podMonitors.enabled=true")
 ADAPTER_VALUES = EXAMPLES / "autoscale" / "prometheus-adapter.yaml"
-HERE = Path(__file__).parent
+STACK = Path(__file__).parent / "stack.yaml"
 
 
 def install(cluster: Cluster) -> None:
@@ -45,29 +45,27 @@ def install(cluster: Cluster) -> None:
     adapter = _image(cluster, PROMETHEUS_ADAPTER, "adapter")
     values = yaml.safe_load(ADAPTER_VALUES.read_text())
     url = f"{values['prometheus']['url']}:9090"
-    manifests = (HERE / "stack.yaml").read_text()
+    manifests = STACK.read_text()
     for word, stands_for in (("PROMETHEUS", prometheus), ("ADAPTER", adapter), ("URL", url)):
         manifests = manifests.replace(word, stands_for)
     rules = {"rules": values["rules"]["custom"]}
     alerts = (CHART / "alerts" / "llamacluster.yaml").read_text()
-    objects: list[Json] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+    configurations = [
         _config_map(
             "prometheus", {"prometheus.yaml": configuration(cluster), "alerts.yaml": alerts}
         ),
         _config_map("prometheus-adapter", {"config.yaml": yaml.safe_dump(rules)}),
-        *yaml.safe_load_all(manifests),
     ]
+    # Another configuration is another pod.
+    annotations = {"llamacluster.dev/configuration": content_key(json.dumps(configurations))}
+    objects: list[Json] = [*yaml.safe_load_all(manifests)]
     for found in objects:
         if found["kind"] == "Deployment":
             template = found["spec"]["template"]
             template["spec"] |= ON_CONTROL_PLANE
-            # Another configuration is another pod.
-            key = content_key(json.dumps(objects[1:3]))
-            template["metadata"]["annotations"] = {"llamacluster.dev/configuration": key}
+            template["metadata"]["annotations"] = annotations
     with step("Prometheus and prometheus-adapter: install"):
-        for found in objects:
-            cluster.kubectl("apply", *_where(found), "-f", "-", stdin=json.dumps(found))
+        cluster.kubectl("apply", "-f", "-", stdin=json.dumps(_list(objects + configurations)))
         for name in ("prometheus", "prometheus-adapter"):
             cluster.kubectl(
                 *("rollout", "status", f"deployment/{name}", f"--namespace={NAMESPACE}"),
@@ -77,10 +75,7 @@ def install(cluster: Cluster) -> None:
 
 def remove(cluster: Cluster) -> None:
     """Nothing of it is left."""
-    for found in yaml.safe_load_all((HERE / "stack.yaml").read_text()):
-        what = ("-f", "-", "--ignore-not-found")
-        cluster.kubectl("delete", *_where(found), *what, stdin=json.dumps(found))
-    cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found")
+    cluster.kubectl("delete", "--ignore-not-found", "-f", str(STACK))
 
 
 def configuration(cluster: Cluster) -> str:
@@ -99,12 +94,13 @@ def configuration(cluster: Cluster) -> str:
     )
 
 
-def _where(found: Json) -> list[str]:
-    return [] if "namespace" in found["metadata"] else [f"--namespace={NAMESPACE}"]
+def _list(objects: list[Json]) -> Json:
+    return {"apiVersion": "v1", "kind": "List", "items": objects}
 
 
 def _config_map(name: str, data: dict[str, str]) -> Json:
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
 def _image(cluster: Cluster, module: Module, program: str) -> str:
