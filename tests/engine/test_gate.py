@@ -75,6 +75,7 @@ class Stream:
     def close(self) -> None:
         assert self._connection.sock is not None
         self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(60)  # it reads until the shutdown ends that
         self._connection.close()
 
 

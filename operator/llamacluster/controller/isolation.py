@@ -42,25 +42,28 @@ async def isolation(
     """One question to one worker at most, and none before the network has had its time."""
     if not cluster.spec.network_policy.enabled:
         return Isolation(_verdict(ClusterReason.PoliciesDisabled))
-    worker = _settled_worker(observation, now)
-    if worker is None:
+    workers = _ready_workers(observation)
+    if not workers:
         return Isolation(_as_before(cluster))
-    if policies.changed or not all(_is_old(p, now) for p in policies.wanted.values()):
+    settled = next((worker for worker in workers if _ready_for(worker, now)), None)
+    followed = all(_is_old(policy, now) for policy in policies.wanted.values())
+    if settled is None or policies.changed or not followed:
         return Isolation(_as_before(cluster), pending=True)
-    reached = await agents.reaches(worker)
+    reached = await agents.reaches(settled)
     if reached is None:
         return Isolation(_as_before(cluster))
     proved = ClusterReason.PoliciesNotEnforced if reached else ClusterReason.PoliciesEnforced
     return Isolation(_verdict(proved))
 
 
-def _settled_worker(observation: Observation, now: datetime) -> Manifest | None:
-    """The first worker of the first group that has been Ready for a while."""
-    for _, group in sorted(observation.groups.items()):
-        for _, worker in sorted(group.workers.items()):
-            if is_ready(group.leader) and is_ready(worker) and _ready_for(worker, now):
-                return worker
-    return None
+def _ready_workers(observation: Observation) -> list[Manifest]:
+    """Those of groups that serve, by index."""
+    return [
+        worker
+        for _, group in sorted(observation.groups.items())
+        for _, worker in sorted(group.workers.items())
+        if is_ready(group.leader) and is_ready(worker)
+    ]
 
 
 def _ready_for(pod: Manifest, now: datetime) -> bool:

@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from llamacluster.controller.agents import in_words
 from llamacluster.controller.isolation import FOLLOWED_SECONDS
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, NETWORKPOLICIES
+from llamacluster.controller.status import SETTLED_SECONDS
 from tests.unit.controller.build import NOW, pod
 from tests.unit.controller.world import World
 
@@ -53,6 +55,20 @@ async def test_nothing_is_tried_at_a_group_that_just_became_ready(world: World) 
     fresh["status"]["conditions"][0]["lastTransitionTime"] = NOW
     world.pods(fresh, pod(2))
     await world.reconcile()
+    assert world.agents.tried == []
+    world.now += timedelta(seconds=FOLLOWED_SECONDS)
+    await world.reconcile()
+    assert world.agents.tried == ["x-group-0-1"]
+
+
+async def test_a_worker_that_is_ready_later_than_its_leader_is_tried_too(world: World) -> None:
+    fresh = pod(1, ready=True)
+    later = world.now + timedelta(seconds=1)
+    fresh["status"]["conditions"][0]["lastTransitionTime"] = in_words(later)
+    world.pods(fresh, pod(2))
+    await world.reconcile()
+    world.now += timedelta(seconds=SETTLED_SECONDS)
+    assert await world.reconcile() == FOLLOWED_SECONDS
     assert world.agents.tried == []
     world.now += timedelta(seconds=FOLLOWED_SECONDS)
     await world.reconcile()
