@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from benchmarks.group import serving
-from llamacluster.agent.contract import READYZ
+from llamacluster.agent.contract.places import READYZ
 from tests.engine.group import Container, Group
 
 PROBE_SECONDS = 2.0

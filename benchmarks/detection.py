@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from benchmarks.group import OPTIONS, serving
-from llamacluster.agent.contract import AGENT_PORT, READYZ
+from llamacluster.agent.contract.places import AGENT_PORT, READYZ
 from llamacluster.agent.leader import STABLE_SECONDS
 from tests.engine.group import DOMAIN, Group
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.group import certificates
-from llamacluster.agent.contract import LeaderOptions
+from llamacluster.agent.contract.options import LeaderOptions
 from tests.engine.group import Group
 from tests.kind import docker, host, images
 from tests.model import Shape, write

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from llamacluster.agent.contract import LeaderOptions
+from llamacluster.agent.contract.options import LeaderOptions
 from llamacluster.controller.authority import issue
 from tests.engine.group import DOMAIN, Group
 from tests.kind import docker, images

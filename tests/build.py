@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.quantity import mebibytes
 from llamacluster.api.types import LlamaCluster, Plan
@@ -55,7 +55,7 @@ def llama_cluster(*args: Any, **fields: Any) -> LlamaCluster:
 MIB = 1 << 20
 
 
-def plan_answer(*layers: int, fits: bool = True, memory: int = 2000 * MIB) -> contract.Plan:
+def plan_answer(*layers: int, fits: bool = True, memory: int = 2000 * MIB) -> messages.Plan:
     """What the planner answers: workers with these layers, and `memory` bytes for each."""
     layers = layers or (5, 4)
     return {

@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from llamacluster.agent.contract import AGENT_PORT, STATUS
+from llamacluster.agent.contract.places import AGENT_PORT, STATUS
 from llamacluster.resources.metadata import CLUSTER_LABEL
 from tests.chaos.laws import Answer, Span
 from tests.e2e.live import Live, eventually

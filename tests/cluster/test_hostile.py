@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from structlog.testing import capture_logs
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import LeaderOptions, WorkerOptions, parse
 from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.kubeapi import (
     JOBS,
@@ -91,7 +91,7 @@ def said(one: Manifest, type_: str) -> Manifest:
 
 def meant(args: list[str]) -> Any:
     """What Kubernetes makes of a container's arguments, and the agent of those."""
-    return contract.parse([arg.replace("$$", "$") for arg in args])
+    return parse([arg.replace("$$", "$") for arg in args])
 
 
 async def test_whatever_is_admitted_leads_to_a_condition(
@@ -195,10 +195,10 @@ async def the_leaders_arguments_are_those_of_the_spec(
         templates = group_set["spec"]["leaderWorkerTemplate"]
         leader, gate = templates["leaderTemplate"]["spec"]["containers"]
         options = meant(leader["args"])
-        assert isinstance(options, contract.LeaderOptions)
+        assert isinstance(options, LeaderOptions)
         assert options.extra_args == tuple(spec.inference.extra_args)
         assert options.model_uri == spec.model.uri
         assert options.server_port == meant(gate["args"]).server_port == spec.server.port
         [worker] = templates["workerTemplate"]["spec"]["containers"]
-        assert isinstance(meant(worker["args"]), contract.WorkerOptions)
+        assert isinstance(meant(worker["args"]), WorkerOptions)
         assert not any({"command", "env"} & one.keys() for one in (leader, gate, worker))

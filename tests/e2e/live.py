@@ -15,7 +15,8 @@ from typing import Any, TypeVar, cast
 import yaml
 from click.testing import CliRunner, Result
 
-from llamacluster.agent.contract import AGENT_PORT, STATUS, LeaderStatus
+from llamacluster.agent.contract.messages import LeaderStatus
+from llamacluster.agent.contract.places import AGENT_PORT, STATUS
 from llamacluster.cli.plugin import plugin
 from llamacluster.resources.metadata import CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL
 from tests.kind.cluster import Cluster, tool

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from llamacluster.agent.contract import ENGINE_PORT
+from llamacluster.agent.contract.places import ENGINE_PORT
 from llamacluster.controller.status import LATER_SECONDS, SETTLED_SECONDS
 from llamacluster.controller.upgrade import differences
 from tests.e2e.live import Json, Live, eventually

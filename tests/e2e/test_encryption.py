@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamacluster.agent.contract import RPC_PORT
+from llamacluster.agent.contract.places import RPC_PORT
 from tests.e2e.live import Live, eventually, tiny
 from tests.kind.product import ask_service
 from tests.model.build import SENTENCE

@@ -10,7 +10,7 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llamacluster.agent.contract import AGENT_PORT, METRICS
+from llamacluster.agent.contract.places import AGENT_PORT, METRICS
 from tests.e2e.live import Live, eventually
 from tests.kind.command import run
 from tests.kind.gotools import PROMETHEUS, programs

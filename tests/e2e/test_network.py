@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from llamacluster.agent.contract import AGENT_PORT, ENGINE_PORT, RPC_PORT
+from llamacluster.agent.contract.places import AGENT_PORT, ENGINE_PORT, RPC_PORT
 from tests.e2e.conftest import NewNamespace
 from tests.e2e.live import Json, Live, eventually, tiny
 from tests.kind import docker

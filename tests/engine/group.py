@@ -14,7 +14,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.messages import LeaderStatus, Plan, WorkerStatus
+from llamacluster.agent.contract.options import (
+    GateOptions,
+    LeaderOptions,
+    PlanOptions,
+    TunnelOptions,
+    WorkerOptions,
+    gate_args,
+    leader_args,
+    plan_args,
+    tunnel_args,
+    worker_args,
+)
+from llamacluster.agent.contract.places import (
     AGENT_PORT,
     AGENT_UID,
     GATE_DIR,
@@ -24,19 +37,6 @@ from llamacluster.agent.contract import (
     SCRATCH_DIR,
     STATUS,
     TUNNELLED_AGENT_PORT,
-    GateOptions,
-    LeaderOptions,
-    LeaderStatus,
-    Plan,
-    PlanOptions,
-    TunnelOptions,
-    WorkerOptions,
-    WorkerStatus,
-    gate_args,
-    leader_args,
-    plan_args,
-    tunnel_args,
-    worker_args,
 )
 from llamacluster.api.quantity import to_bytes
 from llamacluster.resources.leaderpod import GATE_MEMORY, GATE_MEMORY_WITH_TLS

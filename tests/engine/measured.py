@@ -12,7 +12,8 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from llamacluster.agent.contract import LeaderOptions, LeaderStatus, Plan, PlanOptions
+from llamacluster.agent.contract.messages import LeaderStatus, Plan
+from llamacluster.agent.contract.options import LeaderOptions, PlanOptions
 from tests.engine.group import Group
 
 MIB = 1 << 20

@@ -14,14 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from llamacluster.agent.contract import (
-    API_KEYS_DIR,
-    READYZ,
-    TLS_DIR,
-    GateOptions,
-    GateStatus,
-    LeaderStatus,
-)
+from llamacluster.agent.contract.messages import GateStatus, LeaderStatus
+from llamacluster.agent.contract.options import GateOptions
+from llamacluster.agent.contract.places import API_KEYS_DIR, READYZ, TLS_DIR
 from llamacluster.controller.authority import LIFETIME, issue
 from tests.engine.group import Group, eventually
 from tests.engine.secret import MountedSecret, certificate

@@ -15,7 +15,8 @@ from threading import Thread
 
 import pytest
 
-from llamacluster.agent.contract import READYZ, GateOptions
+from llamacluster.agent.contract.options import GateOptions
+from llamacluster.agent.contract.places import READYZ
 from tests.engine.group import Group, eventually
 from tests.engine.test_group import GREEDY, OPTIONS, NewGroup, whole
 from tests.model import SENTENCE

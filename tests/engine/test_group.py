@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from llamacluster.agent.contract import ATTACH, ENGINE_PORT, READYZ, LeaderOptions
+from llamacluster.agent.contract.options import LeaderOptions
+from llamacluster.agent.contract.places import ATTACH, ENGINE_PORT, READYZ
 from llamacluster.planning.split import assigned_device, tensor_split
 from tests.engine.group import DOMAIN, Group, eventually
 from tests.model import SENTENCE

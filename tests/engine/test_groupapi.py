@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llamacluster.agent.contract import LeaderOptions
+from llamacluster.agent.contract.options import LeaderOptions
 from llamacluster.cli.groupapi import GroupApi
 from tests.engine.group import Group
 from tests.groupapibehaviour import GroupApiBehaviour

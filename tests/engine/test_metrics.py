@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from llamacluster.agent.contract import METRICS
+from llamacluster.agent.contract.places import METRICS
 from tests.engine.group import Group, eventually
 from tests.engine.test_group import GREEDY, OPTIONS, NewGroup, whole
 from tests.unit.agent.test_metrics import Samples, samples

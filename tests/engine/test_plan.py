@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent.contract import PlanOptions
+from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.planning.account import Settings
 from llamacluster.planning.formula import Formula
 from llamacluster.planning.plan import Planner, Wanted

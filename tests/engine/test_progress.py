@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llamacluster.agent.contract import LeaderOptions, Progress
+from llamacluster.agent.contract.messages import Progress
+from llamacluster.agent.contract.options import LeaderOptions
 from tests.engine.group import Group, eventually
 from tests.model.headers import write_sparse
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llamacluster.agent.contract import AGENT_PORT, AGENT_UID, READYZ, RPC_PORT, STATUS
+from llamacluster.agent.contract.places import AGENT_PORT, AGENT_UID, READYZ, RPC_PORT, STATUS
 from llamacluster.controller.authority import Issued, issue
 from tests.engine.group import DOMAIN, Group, eventually
 from tests.engine.test_gate import SLOW, Stream

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llamacluster.agent.contract import AGENT_PORT
+from llamacluster.agent.contract.places import AGENT_PORT
 from llamacluster.api.types import LlamaCluster
 from llamacluster.cli import selftest
 from llamacluster.controller import health

@@ -21,7 +21,16 @@ from llamacluster.agent import engine
 from llamacluster.agent.access import Access
 from llamacluster.agent.api import Answer, Api
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.messages import PlanFailure
+from llamacluster.agent.contract.options import (
+    GateOptions,
+    LeaderOptions,
+    PlanOptions,
+    TunnelOptions,
+    WorkerOptions,
+    parse,
+)
+from llamacluster.agent.contract.places import (
     AGENT_PORT,
     API_KEYS_DIR,
     CLAIM_DIR,
@@ -30,7 +39,6 @@ from llamacluster.agent.contract import (
     GATE_STATUS_FILE,
     LEADER_ADDRESS_ENV,
     LIVEZ,
-    MAX_WORKERS,
     MODEL_DIR,
     PROBE_PORT,
     READYZ,
@@ -42,13 +50,6 @@ from llamacluster.agent.contract import (
     TUNNEL_PORT,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
-    GateOptions,
-    LeaderOptions,
-    PlanFailure,
-    PlanOptions,
-    TunnelOptions,
-    WorkerOptions,
-    parse,
 )
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
@@ -71,6 +72,7 @@ from llamacluster.agent.tunnel import Tunnel
 from llamacluster.agent.worker import Worker
 from llamacluster.agent.workers import worker_hosts
 from llamacluster.planning.reasons import GroupError
+from llamacluster.planning.split import MAX_WORKERS
 
 STOP_SECONDS = 8.0
 """For the engine to end once it is to; then the process leaves regardless."""

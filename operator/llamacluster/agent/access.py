@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from llamacluster.agent.clock import Clock, rfc3339
-from llamacluster.agent.contract import GateOptions, GateProblem, GateStatus
+from llamacluster.agent.contract.messages import GateProblem, GateStatus
+from llamacluster.agent.contract.options import GateOptions
 from llamacluster.agent.haproxy import MAX_COMMAND_BYTES, Runtime, RuntimeRefused
 from llamacluster.agent.log import Log
 from llamacluster.planning.reasons import GroupError, Reason

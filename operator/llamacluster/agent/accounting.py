@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final, Literal
 
-from llamacluster.agent.contract import LeaderOptions
+from llamacluster.agent.contract.options import LeaderOptions
 from llamacluster.agent.engine import server_argv
 from llamacluster.agent.engine_log import EngineLog
 from llamacluster.agent.process import Child, Launcher, stop

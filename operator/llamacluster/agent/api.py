@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import SO_REUSEADDR, SOL_SOCKET, socket
 from threading import BoundedSemaphore, Thread
 
-from llamacluster.agent.contract import LIVEZ, READYZ
+from llamacluster.agent.contract.places import LIVEZ, READYZ
 from llamacluster.agent.token import ControlToken
 
 MAX_HEAD_BYTES = 16 << 10

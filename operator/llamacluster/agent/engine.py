@@ -11,7 +11,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from llamacluster.agent.contract import ENGINE_PORT, EngineBuild, LeaderOptions
+from llamacluster.agent.contract.messages import EngineBuild
+from llamacluster.agent.contract.options import LeaderOptions
+from llamacluster.agent.contract.places import ENGINE_PORT
 from llamacluster.planning.gguf import Header
 from llamacluster.planning.plan import CHECKPOINTS
 from llamacluster.planning.reasons import GroupError, Reason

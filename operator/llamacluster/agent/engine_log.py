@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
-from llamacluster.agent.contract import LeaderMemory, Placement
+from llamacluster.agent.contract.messages import LeaderMemory, Placement
 from llamacluster.planning.reasons import GroupError, Reason
 
 TAIL_LINES = 200

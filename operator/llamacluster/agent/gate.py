@@ -31,7 +31,8 @@ from threading import Event
 from llamacluster.agent.access import CERTIFICATE_FILE, KEYS_FILE, Access
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.options import GateOptions
+from llamacluster.agent.contract.places import (
     AGENT_PORT,
     ENGINE_PORT,
     GATE_DIR,
@@ -39,7 +40,6 @@ from llamacluster.agent.contract import (
     QUEUE_PER_SLOT,
     READYZ,
     SERVING,
-    GateOptions,
 )
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.haproxy import SOCKET

@@ -6,7 +6,8 @@ import http.client
 import json
 from pathlib import Path
 
-from llamacluster.agent.contract import ENGINE_PORT, GATE_PORT, GateStatus
+from llamacluster.agent.contract.messages import GateStatus
+from llamacluster.agent.contract.places import ENGINE_PORT, GATE_PORT
 from llamacluster.agent.listening import connections, is_in_use, is_listening
 from llamacluster.agent.metrics import GateLoad, gate_load
 

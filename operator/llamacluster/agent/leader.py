@@ -30,17 +30,9 @@ from threading import Event, Thread
 from llamacluster.agent.api import Answer, Route
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import (
-    LIVEZ,
-    METRICS,
-    READYZ,
-    SERVING,
-    STATUS,
-    EngineBuild,
-    HeldMemory,
-    LeaderOptions,
-    Phase,
-)
+from llamacluster.agent.contract.messages import EngineBuild, HeldMemory, Phase
+from llamacluster.agent.contract.options import LeaderOptions
+from llamacluster.agent.contract.places import LIVEZ, METRICS, READYZ, SERVING, STATUS
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.engine import EngineHttp, server_argv
 from llamacluster.agent.engine_log import EngineLog

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from llamacluster.agent.contract import HeldMemory
+from llamacluster.agent.contract.messages import HeldMemory
 
 _UNLIMITED_BYTES = 1 << 60
 """cgroup v1 writes "no limit" as a number just below 2**63."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Literal
 
-from llamacluster.agent.contract import HeldMemory, LeaderStatus, Phase
+from llamacluster.agent.contract.messages import HeldMemory, LeaderStatus, Phase
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

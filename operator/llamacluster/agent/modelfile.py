@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import LeaderOptions, Phase
+from llamacluster.agent.contract.messages import Phase
+from llamacluster.agent.contract.options import LeaderOptions
 from llamacluster.agent.fetch import ModelFiles, ModelStore
 from llamacluster.agent.headers import check_whole
 from llamacluster.agent.log import Log

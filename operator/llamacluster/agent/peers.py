@@ -7,7 +7,8 @@ import json
 import socket
 from typing import TypeGuard
 
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.messages import AttachRequest, WorkerStatus
+from llamacluster.agent.contract.places import (
     AGENT_PORT,
     ATTACH,
     LEAD,
@@ -16,8 +17,6 @@ from llamacluster.agent.contract import (
     TUNNEL_PORT,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
-    AttachRequest,
-    WorkerStatus,
     tunnel_address,
 )
 from llamacluster.agent.token import SCHEME, ControlToken

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from llamacluster.agent import engine
 from llamacluster.agent.accounting import EngineAccountant
-from llamacluster.agent.contract import MAX_PLAN_BYTES, Plan, PlanOptions
+from llamacluster.agent.contract.messages import MAX_PLAN_BYTES, Plan
+from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.agent.headers import fetch_headers
 from llamacluster.agent.process import Launcher
 from llamacluster.agent.source import Web

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import Progress
+from llamacluster.agent.contract.messages import Progress
 
 LEAST_SECONDS = 2.0
 """Before which the pace says nothing."""

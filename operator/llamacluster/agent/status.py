@@ -7,7 +7,7 @@ from datetime import datetime
 from threading import Lock
 
 from llamacluster.agent.clock import Clock, rfc3339
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.messages import (
     AttachedWorker,
     EngineBuild,
     GateStatus,

@@ -29,7 +29,8 @@ from llamacluster.agent.api import Answer, Route
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.certificates import Certificates, Turnover
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.options import TunnelOptions
+from llamacluster.agent.contract.places import (
     AGENT_PORT,
     LEAD,
     RPC_PORT,
@@ -37,7 +38,6 @@ from llamacluster.agent.contract import (
     SCRATCH_DIR,
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
-    TunnelOptions,
     tunnel_address,
 )
 from llamacluster.agent.drain import Drain

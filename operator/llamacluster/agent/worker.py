@@ -23,16 +23,13 @@ from threading import Event, Lock
 from llamacluster.agent.api import Answer, Route
 from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import (
-    ATTACH,
-    LIVEZ,
-    READYZ,
-    STATUS,
+from llamacluster.agent.contract.messages import (
     AttachRequest,
     EngineBuild,
     HeldMemory,
     WorkerStatus,
 )
+from llamacluster.agent.contract.places import ATTACH, LIVEZ, READYZ, STATUS
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.process import Child, Launcher, stop

@@ -11,7 +11,7 @@ from itertools import repeat
 from threading import Event, Thread
 
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.messages import (
     AttachedWorker,
     AttachRequest,
     EngineBuild,

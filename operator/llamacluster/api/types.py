@@ -9,7 +9,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import (
+    DEFAULT_GRACE_SECONDS,
+    DEFAULT_HUNG_ENGINE_SECONDS,
+    DEFAULT_QUEUE_SECONDS,
+    DEFAULT_SERVER_PORT,
+    OWN_PORTS,
+)
 from llamacluster.api import engineflags
 from llamacluster.api.network import NetworkPolicy
 from llamacluster.api.scheduling import Annotations, PodSettings
@@ -21,6 +27,7 @@ from llamacluster.api.schema import (
     Rule,
     rules,
 )
+from llamacluster.planning.split import MAX_WORKERS
 
 MAX_NAME_LENGTH = 39
 """LeaderWorkerSet names must stay within 45 characters, and ours adds `-group`."""
@@ -126,7 +133,7 @@ class Workers(PodSettings):
         )
     )
 
-    count: Annotated[int, Field(ge=1, le=contract.MAX_WORKERS)] | None = None
+    count: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | None = None
     """Workers for each group, 1 to 15 (the engine's limit). Absent: planned, the smallest number of
     workers whose memory limit holds the model, its context and its working memory. More workers
     hold a larger model and speed up prompts and concurrent requests; a single stream's tokens/s
@@ -242,14 +249,11 @@ class Service(ApiModel):
     """Annotations added to the Service."""
 
 
-_OWN_PORT = (
-    f"ports {', '.join(map(str, contract.OWN_PORTS[:-1]))} and {contract.OWN_PORTS[-1]} are the "
-    "group's own"
-)
+_OWN_PORT = f"ports {', '.join(map(str, OWN_PORTS[:-1]))} and {OWN_PORTS[-1]} are the group's own"
 
 
 def _free_port(port: int) -> int:
-    if port in contract.OWN_PORTS:
+    if port in OWN_PORTS:
         raise ValueError(_OWN_PORT)
     return port
 
@@ -260,7 +264,7 @@ class Queue(ApiModel):
     max_requests: Annotated[int, Field(ge=1, le=900)] | None = None
     """How many requests may wait in each group; default: 8 for each of inference.parallel. Others
     are answered with 429 and Retry-After at once."""
-    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = contract.DEFAULT_QUEUE_SECONDS
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = DEFAULT_QUEUE_SECONDS
     """How long each of them may wait for a slot; then it is answered with 429."""
 
 
@@ -273,11 +277,11 @@ class Server(ApiModel):
             ge=1024,
             le=65535,
             json_schema_extra=rules(
-                Rule(" && ".join(f"self != {port}" for port in contract.OWN_PORTS), _OWN_PORT)
+                Rule(" && ".join(f"self != {port}" for port in OWN_PORTS), _OWN_PORT)
             ),
         ),
         AfterValidator(_free_port),
-    ] = contract.DEFAULT_SERVER_PORT
+    ] = DEFAULT_SERVER_PORT
     """Port of the API, in the pods and in the Service."""
     queue: Queue = Queue()
     """What waits while all request slots are taken."""
@@ -354,9 +358,7 @@ class Recovery(ApiModel):
     other nodes, counted from when Kubernetes finds it so, for which it takes about 40 s. Your own
     tolerations of `node.kubernetes.io/unreachable` and `not-ready` win. A leader with a claim that
     one node only can mount is not replaced: the status says what to do."""
-    hung_engine_seconds: Annotated[int, Field(ge=4, le=86_400)] = (
-        contract.DEFAULT_HUNG_ENGINE_SECONDS
-    )
+    hung_engine_seconds: Annotated[int, Field(ge=4, le=86_400)] = DEFAULT_HUNG_ENGINE_SECONDS
     """For how long requests may be under way without a sign of life, until the engine is started
     anew. However slow the model is, this need not be longer: a long prompt takes CPU time, and that
     is a sign of life. Raise it where the engine may wait for a disk, or for a network that stands
@@ -412,9 +414,7 @@ class LlamaClusterSpec(ApiModel):
     """How groups get a changed spec."""
     recovery: Recovery = Recovery()
     """How a broken group comes back by itself."""
-    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] = (
-        contract.DEFAULT_GRACE_SECONDS
-    )
+    termination_grace_period_seconds: Annotated[int, Field(ge=1, le=86_400)] = DEFAULT_GRACE_SECONDS
     """Seconds that running requests, streams too, have to finish when a group is deleted, scaled
     down or rolled, or its node is drained. A group without requests stops within seconds."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")] | None = None
@@ -670,7 +670,7 @@ class Plan(StatusModel):
     """Workers of each group."""
     worker_memory: Mebibytes
     """Memory limit of every worker: the one of the spec, else the one of the plan."""
-    per_worker: Annotated[list[PlannedWorker], Field(max_length=contract.MAX_WORKERS)]
+    per_worker: Annotated[list[PlannedWorker], Field(max_length=MAX_WORKERS)]
     """Each worker of a group, in their order."""
     leader: PlannedMemory
     """The leader of a group."""

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from llamacluster.agent.contract import Plan, PlanOptions, plan_args
+from llamacluster.agent.contract.messages import Plan
+from llamacluster.agent.contract.options import PlanOptions, plan_args
 from llamacluster.cli.engines import NoEngine
 from llamacluster.controller.planner import parsed_failure, parsed_plan
 from llamacluster.planning.reasons import GroupError, Reason

@@ -9,7 +9,8 @@ from typing import Final
 
 from llamacluster.agent import engine
 from llamacluster.agent.accounting import EngineAccountant
-from llamacluster.agent.contract import Plan, PlanOptions
+from llamacluster.agent.contract.messages import Plan
+from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.agent.plan import plan_with
 from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.model import Model

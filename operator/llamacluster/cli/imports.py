@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from llamacluster.agent.contract import DEFAULT_SERVER_PORT, OWN_PORTS
+from llamacluster.agent.contract.places import DEFAULT_SERVER_PORT, OWN_PORTS
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.engineflags import REFUSED_FLAGS
 from llamacluster.api.types import MAX_NAME_LENGTH

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import click
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import AGENT_PORT, STATUS
 from llamacluster.api.types import GroupPhase, LlamaCluster
 from llamacluster.cli.connection import Place
 from llamacluster.cli.portforward import port_forward
@@ -28,7 +28,7 @@ def paces(place: Place, cluster: LlamaCluster) -> dict[int, float]:
     def ask(group: int) -> float | None:
         pod = f"{group_set_name(cluster)}-{group}"
         try:
-            with port_forward(place, cluster.metadata.namespace, pod, contract.AGENT_PORT) as port:
+            with port_forward(place, cluster.metadata.namespace, pod, AGENT_PORT) as port:
                 return _told(port)
         except (click.ClickException, OSError, http.client.HTTPException):
             return None
@@ -46,7 +46,7 @@ def _told(port: int) -> float | None:
 
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=ASKED_SECONDS)
     with closing(client):
-        client.request("GET", contract.STATUS)
+        client.request("GET", STATUS)
         status = parsed(client.getresponse().read(MAX_ANSWER_BYTES))
     told = status.get("lastTokensPerSecond") if status else None
     return told if isinstance(told, int | float) else None

@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from llamacluster.agent.contract import Plan, PlanFailure, PlanOptions
+from llamacluster.agent.contract.messages import Plan, PlanFailure
+from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.agent.plan import plan_with, read_model
 from llamacluster.agent.source import shown
 from llamacluster.api.types import LlamaCluster

@@ -14,7 +14,12 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import (
+    GATE_CONTAINER,
+    LEADER_CONTAINER,
+    TUNNEL_CONTAINER,
+    WORKER_CONTAINER,
+)
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.duration import Duration
@@ -34,10 +39,10 @@ LOOK_SECONDS = 2.0
 QUIET_SECONDS = 0.3
 """What comes within it is put into order."""
 CONTAINERS = (
-    contract.LEADER_CONTAINER,
-    contract.GATE_CONTAINER,
-    contract.WORKER_CONTAINER,
-    contract.TUNNEL_CONTAINER,
+    LEADER_CONTAINER,
+    GATE_CONTAINER,
+    WORKER_CONTAINER,
+    TUNNEL_CONTAINER,
 )
 _COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta")
 

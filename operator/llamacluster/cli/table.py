@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llamacluster.agent.contract import Plan, PlannedLeader, PlannedWorker, PlanOptions
+from llamacluster.agent.contract.messages import Plan, PlannedLeader, PlannedWorker
+from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.cli.terminal import printable
 from llamacluster.planning.plan import quantity, shown
 

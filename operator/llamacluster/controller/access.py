@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from llamacluster.agent.contract import GateProblem, GateStatus
+from llamacluster.agent.contract.messages import GateProblem, GateStatus
 from llamacluster.api.types import AccessStatus, LlamaCluster, LlamaClusterStatus
 from llamacluster.controller.observation import Group
 from llamacluster.planning.reasons import Reason

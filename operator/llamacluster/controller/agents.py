@@ -8,7 +8,14 @@ from typing import Any, Protocol, cast
 
 import aiohttp
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    LIVEZ,
+    PROBE_PORT,
+    STATUS,
+    TUNNEL_CONTAINER,
+)
 from llamacluster.controller.kubeapi import ApiError, KubeApi
 from llamacluster.resources.metadata import Manifest
 
@@ -23,7 +30,7 @@ MAX_MESSAGE = 4096
 class Agents(Protocol):
     """Where to ask."""
 
-    async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
+    async def leader_status(self, pod: Manifest) -> messages.LeaderStatus | None:
         """What the leader's agent says; None when it does not answer."""
         ...
 
@@ -39,12 +46,12 @@ class AgentsByPodAddress:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
+    async def leader_status(self, pod: Manifest) -> messages.LeaderStatus | None:
         """See Agents."""
         address = pod.get("status", {}).get("podIP")
         if not address:
             return None
-        url = f"http://{address}:{contract.AGENT_PORT}{contract.STATUS}"
+        url = f"http://{address}:{AGENT_PORT}{STATUS}"
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         try:
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
@@ -65,7 +72,7 @@ class AgentsByPodAddress:
         address = worker.get("status", {}).get("podIP")
         if not address:
             return None
-        url = f"http://{address}:{_probed_port(worker)}{contract.LIVEZ}"
+        url = f"http://{address}:{_probed_port(worker)}{LIVEZ}"
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS, sock_connect=REACH_SECONDS)
         try:
             async with self._session.get(url, timeout=timeout, allow_redirects=False) as answer:
@@ -79,8 +86,8 @@ class AgentsByPodAddress:
 def _probed_port(worker: Manifest) -> int:
     """Where the agent of a worker answers without TLS: a tunnel stands before its usual port."""
     containers = worker.get("spec", {}).get("containers", [])
-    encrypted = any(c["name"] == contract.TUNNEL_CONTAINER for c in containers)
-    return contract.PROBE_PORT if encrypted else contract.AGENT_PORT
+    encrypted = any(c["name"] == TUNNEL_CONTAINER for c in containers)
+    return PROBE_PORT if encrypted else AGENT_PORT
 
 
 class AgentsByApiServer:
@@ -90,12 +97,12 @@ class AgentsByApiServer:
     def __init__(self, api: KubeApi) -> None:
         self._api = api
 
-    async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
+    async def leader_status(self, pod: Manifest) -> messages.LeaderStatus | None:
         """See Agents."""
         metadata = pod["metadata"]
         path = (
             f"/api/v1/namespaces/{metadata['namespace']}/pods/"
-            f"{metadata['name']}:{contract.AGENT_PORT}/proxy{contract.STATUS}"
+            f"{metadata['name']}:{AGENT_PORT}/proxy{STATUS}"
         )
         try:
             return checked(await self._api.get_raw(path, TIMEOUT_SECONDS))
@@ -107,7 +114,7 @@ class AgentsByApiServer:
         return None
 
 
-def parsed(body: bytes) -> contract.LeaderStatus | None:
+def parsed(body: bytes) -> messages.LeaderStatus | None:
     """The status in the body of an answer; None when it is not one."""
     try:
         return checked(json.loads(body))
@@ -115,7 +122,7 @@ def parsed(body: bytes) -> contract.LeaderStatus | None:
         return None
 
 
-def checked(answer: Any) -> contract.LeaderStatus | None:
+def checked(answer: Any) -> messages.LeaderStatus | None:
     """`answer` if it says all that the operator reads; None when it does not.
 
     The agent runs in the user's image and may be older or newer than the operator, so that no
@@ -131,7 +138,7 @@ def checked(answer: Any) -> contract.LeaderStatus | None:
             "message": str(message),
             "workers": list(workers),
             "engine": {"version": str(version)},
-        } if phase in set(contract.Phase) and all(map(_is_worker, workers)):
+        } if phase in set(messages.Phase) and all(map(_is_worker, workers)):
             cut = {
                 "reason": reason[:MAX_REASON] or phase,
                 "message": message[:MAX_MESSAGE],
@@ -139,11 +146,11 @@ def checked(answer: Any) -> contract.LeaderStatus | None:
                 "lastFailure": _failure(answer.get("lastFailure")),
                 "gate": _gate(answer.get("gate")),
             }
-            return cast("contract.LeaderStatus", {**answer, **cut})
+            return cast("messages.LeaderStatus", {**answer, **cut})
     return None
 
 
-def _failure(answer: object) -> contract.LastFailure | None:
+def _failure(answer: object) -> messages.LastFailure | None:
     match answer:
         case {"reason": str(reason), "message": str(message), "count": int(count)} if (
             reason and 0 < count < 2**31
@@ -153,7 +160,7 @@ def _failure(answer: object) -> contract.LastFailure | None:
     return None
 
 
-def _gate(answer: object) -> contract.GateStatus | None:
+def _gate(answer: object) -> messages.GateStatus | None:
     match answer:
         case {"keys": int() | None as keys, "certificateExpires": str() | None as expires}:
             assert isinstance(answer, dict)  # noqa: S101 - it matched
@@ -167,7 +174,7 @@ def _gate(answer: object) -> contract.GateStatus | None:
     return None
 
 
-def _problem(answer: object) -> contract.GateProblem | None:
+def _problem(answer: object) -> messages.GateProblem | None:
     match answer:
         case {"reason": str(reason), "message": str(message)} if reason:
             return {"reason": reason[:MAX_REASON], "message": message[:MAX_MESSAGE]}

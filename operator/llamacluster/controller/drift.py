@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api.quantity import mebibytes, to_bytes
 from llamacluster.api.types import Plan, PlannedMemory
 
@@ -19,7 +19,7 @@ STEP_BYTES, STEP = 16 * MIB, 0.05
 Memory = TypeVar("Memory", bound=PlannedMemory)
 
 
-def observed(plan: Plan, statuses: list[contract.LeaderStatus]) -> Plan:
+def observed(plan: Plan, statuses: list[messages.LeaderStatus]) -> Plan:
     """The plan with the most that each worker and the leader hold, by the word of these leaders."""
     rows = [_rows(status, "workers", plan.workers) for status in statuses]
     return plan.model_copy(
@@ -33,7 +33,7 @@ def observed(plan: Plan, statuses: list[contract.LeaderStatus]) -> Plan:
     )
 
 
-def drift(plan: Plan, statuses: list[contract.LeaderStatus]) -> str | None:
+def drift(plan: Plan, statuses: list[messages.LeaderStatus]) -> str | None:
     """The first worker that holds another amount than was planned, and what to do."""
     for index, worker in enumerate(plan.per_worker):
         loaded = to_bytes(worker.weights) + to_bytes(worker.context)
@@ -83,7 +83,7 @@ def _with_observed(memory: Memory, found: list[int | None]) -> Memory:
 # The agent may be older or newer than the operator: what is not there, or odd, is not known.
 
 
-def _rows(status: contract.LeaderStatus, field: str, count: int) -> list[Any]:
+def _rows(status: messages.LeaderStatus, field: str, count: int) -> list[Any]:
     """One row for each worker; empty if there are not as many."""
     rows = cast("Mapping[str, Any]", status).get(field)
     return rows if isinstance(rows, list) and len(rows) == count else []

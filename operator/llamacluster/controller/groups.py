@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import GroupPhase, GroupStatus
 from llamacluster.controller.observation import Group
@@ -233,9 +233,9 @@ def agent_says(group: Group) -> Finding | None:
     failure = group.status.get("lastFailure")  # an older agent does not tell
     often = f"{failure['count']} tries in a row have failed" if failure else ""
     repeated = failure and failure["count"] > 1
-    if phase == contract.Phase.Failed:
+    if phase == messages.Phase.Failed:
         return _failing(reason, f"{message}; {often}" if repeated else message)
-    if phase == contract.Phase.Serving:
+    if phase == messages.Phase.Serving:
         # The Service leads nobody to a pod that the kubelet has not found ready yet.
         return Finding(
             GroupPhase.VERIFYING,
@@ -243,7 +243,7 @@ def agent_says(group: Group) -> Finding | None:
             f"the group answers; pod {_name(group.leader)} is not in the Service yet",
         )
     finding = Finding(GroupPhase(phase), reason, message, takes_long=reason in _TAKE_LONG)
-    if failure and repeated and phase != contract.Phase.Draining:
+    if failure and repeated and phase != messages.Phase.Draining:
         said = f"{failure['message']}; {often}; now: {message}"
         return replace(finding, reason=failure["reason"], message=said, failing=True)
     return finding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.agents import Agents
 from llamacluster.controller.kubeapi import PODS, KubeApi
@@ -42,7 +42,7 @@ class Group:
     leader: Manifest | None = None
     workers: dict[int, Manifest] = field(default_factory=dict)
     """By worker index, from 1."""
-    status: contract.LeaderStatus | None = None
+    status: messages.LeaderStatus | None = None
     lost: tuple[LostPod, ...] = ()
     unmade: tuple[str, ...] = ()
     """Names of pods that have not existed for so long that something keeps Kubernetes from making
@@ -113,7 +113,7 @@ def _size(pod: Manifest, otherwise: int) -> int:
         return otherwise
 
 
-async def _leader_status(group: Group, agents: Agents) -> contract.LeaderStatus | None:
+async def _leader_status(group: Group, agents: Agents) -> messages.LeaderStatus | None:
     if group.leader is None or group.leader.get("status", {}).get("phase") != "Running":
         return None
     return await agents.leader_status(group.leader)

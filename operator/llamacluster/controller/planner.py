@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
+from llamacluster.agent.contract.places import PLAN_CONTAINER
 from llamacluster.api.quantity import mebibytes
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import (
@@ -39,10 +40,11 @@ from llamacluster.controller.groups import (
 )
 from llamacluster.controller.observation import Group
 from llamacluster.planning.reasons import Reason
+from llamacluster.planning.split import MAX_WORKERS
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.planjob import RESOURCES
 
-MAX_ANSWER = 4 * contract.MAX_PLAN_BYTES
+MAX_ANSWER = 4 * messages.MAX_PLAN_BYTES
 """Kubernetes keeps less of what a container says; others may write a pod's status too."""
 
 
@@ -67,7 +69,7 @@ def answered(cluster: LlamaCluster, wanted: str, pods: Sequence[Manifest]) -> Fo
     pod = max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
     name = pod["metadata"]["name"]
     statuses = pod.get("status", {}).get("containerStatuses", [])
-    container: Manifest = next((c for c in statuses if c["name"] == contract.PLAN_CONTAINER), {})
+    container: Manifest = next((c for c in statuses if c["name"] == PLAN_CONTAINER), {})
     # While the kubelet runs it again, its last answer counts.
     end = last_end(container)
     words = end.get("message") or ""
@@ -185,7 +187,7 @@ class _Answer(BaseModel):
 
 
 class _Model(_Answer):
-    """See contract.PlannedModel."""
+    """See messages.PlannedModel."""
 
     header_digest: str
     architecture: str
@@ -196,7 +198,7 @@ class _Model(_Answer):
 
 
 class _Memory(_Answer):
-    """See contract.PlannedLeader."""
+    """See messages.PlannedLeader."""
 
     model_bytes: Bytes
     context_bytes: Bytes
@@ -205,7 +207,7 @@ class _Memory(_Answer):
 
 
 class _Worker(_Memory):
-    """See contract.PlannedWorker."""
+    """See messages.PlannedWorker."""
 
     first_layer: Count
     last_layer: Count
@@ -213,14 +215,14 @@ class _Worker(_Memory):
 
 
 class _Plan(_Answer):
-    """See contract.Plan."""
+    """See messages.Plan."""
 
     method: PlanMethod
     error_percent: Count
     fits: bool
     message: str
     model: _Model
-    per_worker: Annotated[list[_Worker], Field(max_length=contract.MAX_WORKERS)]
+    per_worker: Annotated[list[_Worker], Field(max_length=MAX_WORKERS)]
     worker_memory_bytes: SomeBytes
     leader: _Memory
     leader_memory_bytes: SomeBytes
@@ -229,7 +231,7 @@ class _Plan(_Answer):
 
 
 class _Failure(_Answer):
-    """See contract.PlanFailure."""
+    """See messages.PlanFailure."""
 
     reason: Annotated[str, Field(pattern=r"^[A-Za-z]+$", max_length=MAX_REASON)]
     message: str

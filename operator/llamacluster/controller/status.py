@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from llamacluster.agent.contract import LeaderStatus
+from llamacluster.agent.contract.messages import LeaderStatus
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.reasons import ClusterReason
 from llamacluster.api.types import (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import CONTROL_DIR, CONTROL_TOKEN_KEY
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import Manifest, control_secret_name, object_metadata
 
@@ -16,7 +16,7 @@ def control_secret(cluster: LlamaCluster, token: str) -> Manifest:
         "kind": "Secret",
         "metadata": object_metadata(cluster, control_secret_name(cluster)),
         "type": "Opaque",
-        "stringData": {contract.CONTROL_TOKEN_KEY: token},
+        "stringData": {CONTROL_TOKEN_KEY: token},
     }
 
 
@@ -30,6 +30,6 @@ def control_volume(cluster: LlamaCluster) -> Manifest:
 
 CONTROL_MOUNT: Manifest = {
     "name": VOLUME,
-    "mountPath": contract.CONTROL_DIR,
+    "mountPath": CONTROL_DIR,
     "readOnly": True,
 }

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import GateOptions, LeaderOptions, gate_args, leader_args
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    API_KEYS_DIR,
+    CONTROL_TOKEN_FILE,
+    GATE_CONTAINER,
+    GATE_DIR,
+    LEADER_CONTAINER,
+    MODEL_DIR,
+    TLS_DIR,
+)
 from llamacluster.api.schema import LocalObjectReference
 from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
@@ -30,9 +40,9 @@ def leader_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
         cluster,
         settings,
         image,
-        name=contract.LEADER_CONTAINER,
-        args=contract.leader_args(_options(cluster, plan)),
-        ports=[{"name": "agent", "containerPort": contract.AGENT_PORT}],
+        name=LEADER_CONTAINER,
+        args=leader_args(_options(cluster, plan)),
+        ports=[{"name": "agent", "containerPort": AGENT_PORT}],
         mounts=[CONTROL_MOUNT, *mounts],
         memory=plan.leader_memory,
     )
@@ -53,7 +63,7 @@ def _gate(cluster: LlamaCluster, image: str, mounts: list[Manifest]) -> Manifest
     gate that a flood keeps busy would kill the streams that run through it.
     """
     spec = cluster.spec
-    options = contract.GateOptions(
+    options = GateOptions(
         parallel=spec.inference.parallel,
         context_size=spec.inference.context_size,
         server_port=spec.server.port,
@@ -68,8 +78,8 @@ def _gate(cluster: LlamaCluster, image: str, mounts: list[Manifest]) -> Manifest
         **engine_container(
             cluster,
             image,
-            name=contract.GATE_CONTAINER,
-            args=contract.gate_args(options),
+            name=GATE_CONTAINER,
+            args=gate_args(options),
             mounts=mounts,
         ),
         "ports": [{"name": "http", "containerPort": spec.server.port}],
@@ -83,11 +93,11 @@ def _gate_volumes(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]
     certificate. What HAProxy reads of them is in memory, never on a disk."""
     memory = {"medium": "Memory", "sizeLimit": "8Mi"}
     volumes: list[Manifest] = [{"name": GATE_VOLUME, "emptyDir": memory}]
-    mounts: list[Manifest] = [{"name": GATE_VOLUME, "mountPath": contract.GATE_DIR}]
+    mounts: list[Manifest] = [{"name": GATE_VOLUME, "mountPath": GATE_DIR}]
     server = cluster.spec.server
     for volume, path, reference in (
-        (API_KEYS_VOLUME, contract.API_KEYS_DIR, server.api_keys_secret),
-        (TLS_VOLUME, contract.TLS_DIR, server.tls_secret),
+        (API_KEYS_VOLUME, API_KEYS_DIR, server.api_keys_secret),
+        (TLS_VOLUME, TLS_DIR, server.tls_secret),
     ):
         if reference:
             # Optional: the gate says that it is missing, and takes it up when it comes.
@@ -101,9 +111,9 @@ def _name(reference: LocalObjectReference | None) -> str | None:
     return reference.name if reference else None
 
 
-def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
+def _options(cluster: LlamaCluster, plan: Plan) -> LeaderOptions:
     spec, inference = cluster.spec, cluster.spec.inference
-    return contract.LeaderOptions(
+    return LeaderOptions(
         model_uri=spec.model.uri,
         model_sha256=spec.model.sha256,
         model_name=cluster.metadata.name,
@@ -122,7 +132,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> contract.LeaderOptions:
         extra_args=tuple(inference.extra_args),
         hung_engine_seconds=spec.recovery.hung_engine_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
-        control_token_file=contract.CONTROL_TOKEN_FILE,
+        control_token_file=CONTROL_TOKEN_FILE,
         encrypted=spec.rpc.encryption,
     )
 
@@ -134,7 +144,7 @@ def _model_volume(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]
         return claim_volume(cluster)
     if model.uri.startswith("file://"):
         return [], []
-    mount = {"name": MODEL_VOLUME, "mountPath": contract.MODEL_DIR}
+    mount = {"name": MODEL_VOLUME, "mountPath": MODEL_DIR}
     if model.storage:
         return [], [mount]  # the StatefulSet brings the claim's volume by its template's name
     return [{"name": MODEL_VOLUME, "emptyDir": {}}], [mount]

@@ -3,7 +3,12 @@ operator and for monitoring."""
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    LEADER_CONTAINER,
+    RPC_PORT,
+    WORKER_CONTAINER,
+)
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import Manifest, leader_policy_name, role_selector
 from llamacluster.resources.networkpolicy import (
@@ -26,11 +31,11 @@ def leader_policy(cluster: LlamaCluster, operator: OperatorPods | None) -> Manif
         watchers.insert(0, operator.peer)
     ingress: list[Manifest] = [{"from": clients, "ports": tcp(port)}]
     if watchers:  # a rule from nobody would be one from everybody
-        ingress.append({"from": watchers, "ports": tcp(contract.AGENT_PORT)})
+        ingress.append({"from": watchers, "ports": tcp(AGENT_PORT)})
     return network_policy(
         cluster,
         leader_policy_name(cluster),
-        role_selector(cluster, contract.LEADER_CONTAINER),
+        role_selector(cluster, LEADER_CONTAINER),
         ingress,
         egress=None,
     )
@@ -40,15 +45,15 @@ def leader_egress_policy(cluster: LlamaCluster) -> Manifest:
     """Apart from what comes in: where one policy says both, kube-router (1.6, seen) takes its
     egress rules for ingress rules between two pods that it selects, and any leader reached every
     port of any other."""
-    workers = role_selector(cluster, contract.WORKER_CONTAINER)
+    workers = role_selector(cluster, WORKER_CONTAINER)
     to_workers = {
         "to": [{"podSelector": {"matchLabels": workers}}],
-        "ports": tcp(contract.AGENT_PORT, contract.RPC_PORT),
+        "ports": tcp(AGENT_PORT, RPC_PORT),
     }
     return network_policy(
         cluster,
         f"{leader_policy_name(cluster)}-egress",
-        role_selector(cluster, contract.LEADER_CONTAINER),
+        role_selector(cluster, LEADER_CONTAINER),
         ingress=None,
         egress=[to_workers, DNS, *model_egress(cluster)],
     )

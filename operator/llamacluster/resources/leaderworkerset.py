@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import LEADER_CONTAINER
 from llamacluster.api.types import (
     LlamaCluster,
     Plan,
@@ -165,7 +165,7 @@ def wanted_template_id(group_set: Manifest | None) -> str | None:
 def running_image(group_set: Manifest) -> str | None:
     """The engine image of the groups; None if somebody has taken their containers away."""
     containers = group_set["spec"]["leaderWorkerTemplate"]["leaderTemplate"]["spec"]["containers"]
-    return next((c["image"] for c in containers if c["name"] == contract.LEADER_CONTAINER), None)
+    return next((c["image"] for c in containers if c["name"] == LEADER_CONTAINER), None)
 
 
 def running_plan(group_set: Manifest | None) -> str | None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import LEADER_CONTAINER, PLAN_CONTAINER, WORKER_CONTAINER
 from llamacluster.api import API_VERSION, GROUP, KIND
 from llamacluster.api.types import LlamaCluster
 
@@ -75,12 +75,12 @@ def workers_policy_name(cluster: LlamaCluster, group: int | None = None) -> str:
 
 def leader_policy_name(cluster: LlamaCluster) -> str:
     """Name of the NetworkPolicy of the leaders."""
-    return f"{cluster.metadata.name}-{contract.LEADER_CONTAINER}"
+    return f"{cluster.metadata.name}-{LEADER_CONTAINER}"
 
 
 def plan_policy_name(cluster: LlamaCluster) -> str:
     """Name of the NetworkPolicy of the planner's pods."""
-    return f"{cluster.metadata.name}-{contract.PLAN_CONTAINER}"
+    return f"{cluster.metadata.name}-{PLAN_CONTAINER}"
 
 
 def control_secret_name(cluster: LlamaCluster) -> str:
@@ -100,7 +100,7 @@ def rpc_authority_name(cluster: LlamaCluster) -> str:
 
 def plan_job_name(cluster: LlamaCluster, inputs_hash: str) -> str:
     """Name of the Job that plans."""
-    return f"{cluster.metadata.name}-{contract.PLAN_CONTAINER}-{inputs_hash}"
+    return f"{cluster.metadata.name}-{PLAN_CONTAINER}-{inputs_hash}"
 
 
 def labels(cluster: LlamaCluster) -> dict[str, str]:
@@ -117,14 +117,14 @@ def leader_selector(cluster: LlamaCluster) -> dict[str, str]:
     """Labels that select the leader pods of all groups, and no other pod."""
     return {
         CLUSTER_LABEL: cluster.metadata.name,
-        COMPONENT_LABEL: contract.LEADER_CONTAINER,
+        COMPONENT_LABEL: LEADER_CONTAINER,
         LWS_WORKER_INDEX_LABEL: "0",
     }
 
 
 def groups_selector(cluster: LlamaCluster) -> Manifest:
     """LabelSelector of the pods of all groups, and not of the planner's."""
-    roles = [contract.LEADER_CONTAINER, contract.WORKER_CONTAINER]
+    roles = [LEADER_CONTAINER, WORKER_CONTAINER]
     return {
         "matchLabels": {CLUSTER_LABEL: cluster.metadata.name},
         "matchExpressions": [{"key": COMPONENT_LABEL, "operator": "In", "values": roles}],
@@ -133,7 +133,7 @@ def groups_selector(cluster: LlamaCluster) -> Manifest:
 
 def plan_selector(cluster: LlamaCluster) -> dict[str, str]:
     """Labels that select the plan's Jobs and their pods."""
-    return role_selector(cluster, contract.PLAN_CONTAINER)
+    return role_selector(cluster, PLAN_CONTAINER)
 
 
 def role_selector(cluster: LlamaCluster, role: str, group: int | None = None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import CLAIM_DIR
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import MODEL_CLAIM_LABEL, Manifest, digest
 
@@ -15,7 +15,7 @@ def claim_volume(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]]
     if name is None:
         return [], []
     volume = {"name": VOLUME, "persistentVolumeClaim": {"claimName": name, "readOnly": True}}
-    mount = {"name": VOLUME, "mountPath": contract.CLAIM_DIR, "readOnly": True}
+    mount = {"name": VOLUME, "mountPath": CLAIM_DIR, "readOnly": True}
     return [volume], [mount]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import PlanOptions, plan_args
+from llamacluster.agent.contract.places import PLAN_CONTAINER
 from llamacluster.api.quantity import to_bytes, to_millicpus
 from llamacluster.api.scheduling import (
     Affinity,
@@ -33,22 +34,22 @@ RESOURCES = {
 
 def inputs_hash(cluster: LlamaCluster, image: str) -> str:
     """Digest of all that a plan depends on."""
-    return digest([image, contract.plan_args(plan_options(cluster)), cluster.spec.model.sha256])
+    return digest([image, plan_args(plan_options(cluster)), cluster.spec.model.sha256])
 
 
 def plan_job(cluster: LlamaCluster, image: str) -> Manifest:
-    """The Job that answers with a `contract.Plan` in the termination message of its container.
+    """The Job that answers with a `messages.Plan` in the termination message of its container.
 
     While there can be no plan, because the model is not there yet or cannot be reached, the
-    container ends with 1 and a `contract.PlanFailure`, and the kubelet starts it again with
+    container ends with 1 and a `messages.PlanFailure`, and the kubelet starts it again with
     backoff, for as long as it takes.
     """
     volumes, mounts = claim_volume(cluster)
     container = engine_container(
         cluster,
         image,
-        name=contract.PLAN_CONTAINER,
-        args=contract.plan_args(plan_options(cluster)),
+        name=PLAN_CONTAINER,
+        args=plan_args(plan_options(cluster)),
         mounts=mounts,
     )
     container["resources"] = RESOURCES
@@ -69,12 +70,12 @@ def plan_job(cluster: LlamaCluster, image: str) -> Manifest:
     }
 
 
-def plan_options(cluster: LlamaCluster) -> contract.PlanOptions:
+def plan_options(cluster: LlamaCluster) -> PlanOptions:
     """What the planner is asked; the quantities in bytes and thousandths of a CPU."""
     spec, inference = cluster.spec, cluster.spec.inference
     limits = spec.workers.resources.limits or {}
     leader_limits = spec.leader.resources.limits or {}
-    return contract.PlanOptions(
+    return PlanOptions(
         model_uri=spec.model.uri,
         context_size=inference.context_size,
         parallel=inference.parallel,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import AGENT_UID, LIVEZ, READYZ, SCRATCH_DIR
 from llamacluster.api.quantity import to_bytes
 from llamacluster.api.scheduling import PodSettings, TaintEffect
 from llamacluster.api.types import LlamaCluster
@@ -51,9 +51,9 @@ def pod_template(
         "terminationGracePeriodSeconds": cluster.spec.termination_grace_period_seconds,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": contract.AGENT_UID,
-            "runAsGroup": contract.AGENT_UID,
-            "fsGroup": contract.AGENT_UID,
+            "runAsUser": AGENT_UID,
+            "runAsGroup": AGENT_UID,
+            "fsGroup": AGENT_UID,
             # A claim of hundreds of gigabytes is not re-owned file by file at every start.
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
@@ -90,13 +90,13 @@ def agent_container(
         # The agent answers for its engine. Nothing ever connects to the RPC port to see whether it
         # is open: the RPC server would take the probe for its leader and turn the leader away.
         "readinessProbe": {
-            "httpGet": {"path": contract.READYZ, "port": probe_port},
+            "httpGet": {"path": READYZ, "port": probe_port},
             "periodSeconds": 2,
             "timeoutSeconds": 2,
             "failureThreshold": 1,
         },
         "livenessProbe": {
-            "httpGet": {"path": contract.LIVEZ, "port": probe_port},
+            "httpGet": {"path": LIVEZ, "port": probe_port},
             "periodSeconds": 10,
             "timeoutSeconds": 5,
             "failureThreshold": 6,
@@ -131,7 +131,7 @@ def engine_container(
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": scratch, "mountPath": contract.SCRATCH_DIR}, *mounts],
+        "volumeMounts": [{"name": scratch, "mountPath": SCRATCH_DIR}, *mounts],
     }
     if cluster.spec.image_pull_policy:
         container["imagePullPolicy"] = cluster.spec.image_pull_policy.value

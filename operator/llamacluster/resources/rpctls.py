@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import base64
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import TunnelOptions, tunnel_args
+from llamacluster.agent.contract.places import AGENT_PORT, RPC_PORT, RPC_TLS_DIR, TUNNEL_CONTAINER
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import (
     Manifest,
@@ -63,22 +64,22 @@ def add_tunnel(pod: Manifest, cluster: LlamaCluster, image: str, workers: int | 
     It has no probe of its own: the worker's says whether it listens. It shares no volume with the
     engine, which could otherwise tell its HAProxy to give the private key away.
     """
-    mount = {"name": VOLUME, "mountPath": contract.RPC_TLS_DIR, "readOnly": True}
-    options = contract.TunnelOptions(
+    mount = {"name": VOLUME, "mountPath": RPC_TLS_DIR, "readOnly": True}
+    options = TunnelOptions(
         workers=workers, grace_seconds=cluster.spec.termination_grace_period_seconds
     )
     container = engine_container(
         cluster,
         image,
-        name=contract.TUNNEL_CONTAINER,
-        args=contract.tunnel_args(options),
+        name=TUNNEL_CONTAINER,
+        args=tunnel_args(options),
         mounts=[mount],
         scratch=OWN_VOLUME,
     )
     if workers is None:
         container["ports"] = [
-            {"name": "rpc", "containerPort": contract.RPC_PORT},
-            {"name": "agent", "containerPort": contract.AGENT_PORT},
+            {"name": "rpc", "containerPort": RPC_PORT},
+            {"name": "agent", "containerPort": AGENT_PORT},
         ]
     container["resources"] = RESOURCES
     pod["spec"]["containers"].append(container)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import WorkerOptions, worker_args
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    CONTROL_TOKEN_FILE,
+    PROBE_PORT,
+    RPC_PORT,
+    WORKER_CONTAINER,
+)
 from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
@@ -14,19 +21,19 @@ def worker_pod(cluster: LlamaCluster, image: str, plan: Plan) -> Manifest:
     """Template of all workers of a group; they are alike but for their index."""
     settings = cluster.spec.workers
     encrypted = cluster.spec.rpc.encryption
-    probe = {"name": "probe", "containerPort": contract.PROBE_PORT}
-    rpc = {"name": "rpc", "containerPort": contract.RPC_PORT}
-    agent = {"name": "agent", "containerPort": contract.AGENT_PORT}
+    probe = {"name": "probe", "containerPort": PROBE_PORT}
+    rpc = {"name": "rpc", "containerPort": RPC_PORT}
+    agent = {"name": "agent", "containerPort": AGENT_PORT}
     container = agent_container(
         cluster,
         settings,
         image,
-        name=contract.WORKER_CONTAINER,
-        args=contract.worker_args(
-            contract.WorkerOptions(
+        name=WORKER_CONTAINER,
+        args=worker_args(
+            WorkerOptions(
                 threads=settings.threads,
                 grace_seconds=cluster.spec.termination_grace_period_seconds,
-                control_token_file=contract.CONTROL_TOKEN_FILE,
+                control_token_file=CONTROL_TOKEN_FILE,
                 encrypted=encrypted,
             )
         ),

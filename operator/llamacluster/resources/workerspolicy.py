@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    LEADER_CONTAINER,
+    RPC_PORT,
+    WORKER_CONTAINER,
+)
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import Manifest, role_selector, workers_policy_name
 from llamacluster.resources.networkpolicy import network_policy, tcp
@@ -11,7 +16,7 @@ from llamacluster.resources.networkpolicy import network_policy, tcp
 def workers_policy(cluster: LlamaCluster) -> Manifest:
     """Closes the workers of all groups. They never begin a connection themselves, and look up no
     name: nothing goes out, not even to the DNS."""
-    pods = role_selector(cluster, contract.WORKER_CONTAINER)
+    pods = role_selector(cluster, WORKER_CONTAINER)
     return network_policy(cluster, workers_policy_name(cluster), pods, ingress=[], egress=[])
 
 
@@ -21,15 +26,15 @@ def group_policy(cluster: LlamaCluster, group: int) -> Manifest:
     One policy for each group, because a policy selects pods by constant labels: a single one could
     only say that any leader of the LlamaCluster reaches any of its workers.
     """
-    leader = role_selector(cluster, contract.LEADER_CONTAINER, group)
+    leader = role_selector(cluster, LEADER_CONTAINER, group)
     rule = {
         "from": [{"podSelector": {"matchLabels": leader}}],
-        "ports": tcp(contract.AGENT_PORT, contract.RPC_PORT),
+        "ports": tcp(AGENT_PORT, RPC_PORT),
     }
     return network_policy(
         cluster,
         workers_policy_name(cluster, group),
-        role_selector(cluster, contract.WORKER_CONTAINER, group),
+        role_selector(cluster, WORKER_CONTAINER, group),
         ingress=[rule],
         egress=None,
     )

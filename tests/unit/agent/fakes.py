@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from threading import Event, Lock, get_ident
 
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.messages import (
     AttachRequest,
     EngineBuild,
     GateStatus,

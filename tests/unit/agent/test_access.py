@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from llamacluster.agent.access import Access, certificate_and_key, key_hashes
-from llamacluster.agent.contract import GateOptions, GateStatus
+from llamacluster.agent.contract.messages import GateStatus
+from llamacluster.agent.contract.options import GateOptions
 from llamacluster.agent.haproxy import Runtime, RuntimeRefused
 from llamacluster.agent.log import Log
 from llamacluster.planning.reasons import GroupError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacluster.agent.contract import (
+from llamacluster.agent.contract.options import (
     GateOptions,
     LeaderOptions,
     PlanOptions,

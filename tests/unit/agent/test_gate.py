@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from llamacluster.agent.access import Access
-from llamacluster.agent.contract import GateOptions
+from llamacluster.agent.contract.options import GateOptions
 from llamacluster.agent.drain import LINGER_SECONDS, Drain
 from llamacluster.agent.gate import Gate, configuration
 from llamacluster.agent.haproxy import Runtime

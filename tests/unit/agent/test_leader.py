@@ -13,7 +13,9 @@ from threading import Event, Thread
 
 import pytest
 
-from llamacluster.agent.contract import METRICS, READYZ, SERVING, LeaderOptions, LeaderStatus, Phase
+from llamacluster.agent.contract.messages import LeaderStatus, Phase
+from llamacluster.agent.contract.options import LeaderOptions
+from llamacluster.agent.contract.places import METRICS, READYZ, SERVING
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llamacluster.agent.clock import Clock
-from llamacluster.agent.contract import LeaderStatus, Phase
+from llamacluster.agent.contract.messages import LeaderStatus, Phase
 from llamacluster.agent.metrics import (
     METRICS,
     EngineTold,

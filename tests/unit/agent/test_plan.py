@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from llamacluster.agent.contract import MAX_PLAN_BYTES, Plan, PlanOptions
+from llamacluster.agent.contract.messages import MAX_PLAN_BYTES, Plan
+from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.agent.plan import as_message, plan_with, read_model
 from llamacluster.planning.formula import Formula
 from llamacluster.planning.reasons import GroupError, Reason

@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from llamacluster.agent.contract import Phase
+from llamacluster.agent.contract.messages import Phase
 from llamacluster.agent.status import GroupStatus
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.unit.agent.fakes import BUILD, FastClock

@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from llamacluster.agent.api import Api
-from llamacluster.agent.contract import STATUS
+from llamacluster.agent.contract.places import STATUS
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.token import FORMER_COUNTS_SECONDS, MAX_BYTES, ControlToken
 from tests.unit.agent.fakes import FastClock

@@ -14,12 +14,13 @@ import pytest
 
 from llamacluster.agent.api import Api
 from llamacluster.agent.certificates import Certificates, Turnover, read
-from llamacluster.agent.contract import MAX_WORKERS, TunnelOptions, parse, tunnel_args
+from llamacluster.agent.contract.options import TunnelOptions, parse, tunnel_args
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.haproxy import Runtime
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, TunnelledPeers
 from llamacluster.agent.tunnel import Tunnel, configuration
+from llamacluster.planning.split import MAX_WORKERS
 from tests.unit.agent.fakes import FakeLauncher, FastClock
 
 OLD = Certificates("old authority\n", "old leaf\n")

@@ -11,7 +11,8 @@ from threading import Thread
 import pytest
 
 from llamacluster.agent.api import Answer, Api
-from llamacluster.agent.contract import ATTACH, READYZ, STATUS, AttachRequest, WorkerStatus
+from llamacluster.agent.contract.messages import AttachRequest, WorkerStatus
+from llamacluster.agent.contract.places import ATTACH, READYZ, STATUS
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers

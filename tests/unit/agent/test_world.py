@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llamacluster.agent.contract import DEFAULT_HUNG_ENGINE_SECONDS, Phase
+from llamacluster.agent.contract.messages import Phase
+from llamacluster.agent.contract.places import DEFAULT_HUNG_ENGINE_SECONDS
 from llamacluster.agent.leader import MOST_BACKOFF_SECONDS
 from llamacluster.agent.pulse import LOADING_TIMES
 from llamacluster.planning.reasons import GroupError, Reason

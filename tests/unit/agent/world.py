@@ -12,14 +12,9 @@ from io import StringIO
 from pathlib import Path
 from threading import Event, Thread
 
-from llamacluster.agent.contract import (
-    READYZ,
-    SERVING,
-    STATUS,
-    AttachRequest,
-    LeaderOptions,
-    WorkerStatus,
-)
+from llamacluster.agent.contract.messages import AttachRequest, WorkerStatus
+from llamacluster.agent.contract.options import LeaderOptions
+from llamacluster.agent.contract.places import READYZ, SERVING, STATUS
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader

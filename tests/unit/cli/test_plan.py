@@ -22,7 +22,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from llamacluster.agent.contract import PlanOptions, parse
+from llamacluster.agent.contract.options import PlanOptions, parse
 from llamacluster.cli import ENGINE_IMAGE_ENV
 from llamacluster.cli.plugin import plugin
 from tests.build import manifest, plan_answer

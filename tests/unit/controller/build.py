@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
+from llamacluster.agent.contract.places import LEADER_CONTAINER, PLAN_CONTAINER, WORKER_CONTAINER
 from llamacluster.api.types import GroupPhase, GroupStatus, Plan
 from llamacluster.controller.conditions import Verdict
 from llamacluster.controller.observation import Group
@@ -37,7 +38,7 @@ def pod(
 ) -> Manifest:
     """A pod of LlamaCluster x; by default it runs and is not ready."""
     name = f"x-group-{group}" + (f"-{worker}" if worker else "")
-    role = contract.WORKER_CONTAINER if worker else contract.LEADER_CONTAINER
+    role = WORKER_CONTAINER if worker else LEADER_CONTAINER
     metadata: Manifest = {
         "name": name,
         "namespace": "ns",
@@ -93,7 +94,7 @@ def plan_pod(
         "creationTimestamp": created,
     }
     for container in made["status"]["containerStatuses"]:
-        container["name"] = contract.PLAN_CONTAINER
+        container["name"] = PLAN_CONTAINER
     return made
 
 
@@ -119,17 +120,17 @@ def terminated(reason: str, exit_code: int, message: str = "") -> Manifest:
 
 
 def leader_status(
-    phase: contract.Phase = contract.Phase.Waiting,
+    phase: messages.Phase = messages.Phase.Waiting,
     reason: str = "WaitingForWorkers",
     message: str = "waiting for worker x-group-0-1",
     attached: int = 0,
     held: list[int] | None = None,
     leader_held: int | None = None,
     placed: list[tuple[int, int, int]] | None = None,
-    gate: contract.GateStatus | None = None,
-    progress: contract.Progress | None = None,
-    failure: contract.LastFailure | None = None,
-) -> contract.LeaderStatus:
+    gate: messages.GateStatus | None = None,
+    progress: messages.Progress | None = None,
+    failure: messages.LastFailure | None = None,
+) -> messages.LeaderStatus:
     """What the leader's agent says, as far as the operator reads it: `held` and `placed` (weights,
     context, compute) are bytes of each worker."""
 
@@ -138,7 +139,7 @@ def leader_status(
 
     parts = ("modelBytes", "contextBytes", "computeBytes")
     return cast(
-        "contract.LeaderStatus",
+        "messages.LeaderStatus",
         {
             "role": "leader",
             "phase": phase.value,
@@ -159,7 +160,7 @@ def leader_status(
 
 
 def group(
-    *pods: Manifest, index: int = 0, size: int = 2, status: contract.LeaderStatus | None = None
+    *pods: Manifest, index: int = 0, size: int = 2, status: messages.LeaderStatus | None = None
 ) -> Group:
     """A group of these pods: the leader, if there is one, and the workers by their label."""
     by_index = {int(p["metadata"]["labels"][LWS_WORKER_INDEX_LABEL]): p for p in pods}

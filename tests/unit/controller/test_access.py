@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent.contract import GateProblem, GateStatus, Phase
+from llamacluster.agent.contract.messages import GateProblem, GateStatus, Phase
 from llamacluster.api.types import AccessStatus, GroupPhase, LlamaClusterStatus
 from llamacluster.controller.access import access, attention, told
 from llamacluster.controller.agents import checked

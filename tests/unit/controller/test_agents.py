@@ -12,7 +12,14 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    LIVEZ,
+    PROBE_PORT,
+    STATUS,
+    TUNNEL_CONTAINER,
+)
 from llamacluster.controller import agents
 from llamacluster.controller.agents import AgentsByApiServer, AgentsByPodAddress, checked
 from tests.build import Manifest
@@ -26,7 +33,7 @@ Handler = Callable[[web.Request], Any]
 
 @asynccontextmanager
 async def agent(
-    handler: Handler, path: str = contract.STATUS, port: int = contract.AGENT_PORT
+    handler: Handler, path: str = STATUS, port: int = AGENT_PORT
 ) -> AsyncIterator[Manifest]:
     """The pod of an agent that answers so."""
     application = web.Application()
@@ -40,7 +47,7 @@ async def agent(
         await runner.cleanup()
 
 
-async def ask(asked: Manifest) -> contract.LeaderStatus | None:
+async def ask(asked: Manifest) -> messages.LeaderStatus | None:
     async with aiohttp.ClientSession() as session:
         return await AgentsByPodAddress(session).leader_status(asked)
 
@@ -162,7 +169,7 @@ def test_half_a_character_is_replaced() -> None:
 
 
 def test_a_condition_always_has_a_reason() -> None:
-    answer = checked({**leader_status(contract.Phase.Loading), "reason": ""})
+    answer = checked({**leader_status(messages.Phase.Loading), "reason": ""})
     assert answer is not None
     assert answer["reason"] == "Loading"
 
@@ -177,7 +184,7 @@ async def lives(_: web.Request) -> web.Response:
 
 
 async def test_a_worker_is_reached_when_its_agent_answers() -> None:
-    async with agent(lives, contract.LIVEZ) as worker:
+    async with agent(lives, LIVEZ) as worker:
         assert await reaches(worker) is True
     assert await reaches(worker) is False
     assert await reaches(pod(podIP=None)) is None
@@ -185,10 +192,10 @@ async def test_a_worker_is_reached_when_its_agent_answers() -> None:
 
 
 async def test_an_encrypted_worker_is_tried_where_the_kubelet_probes_it() -> None:
-    async with agent(lives, contract.LIVEZ, contract.PROBE_PORT) as worker:
-        worker["spec"] = {"containers": [{"name": "worker"}, {"name": contract.TUNNEL_CONTAINER}]}
+    async with agent(lives, LIVEZ, PROBE_PORT) as worker:
+        worker["spec"] = {"containers": [{"name": "worker"}, {"name": TUNNEL_CONTAINER}]}
         assert await reaches(worker) is True
-    async with agent(lives, contract.LIVEZ):
+    async with agent(lives, LIVEZ):
         assert await reaches(worker) is False
 
 
@@ -198,13 +205,13 @@ async def test_a_proxy_that_takes_the_connection_proves_nothing(
     async def upstream_error(_: web.Request) -> web.Response:
         return web.Response(status=503, text="upstream connect error")
 
-    async with agent(upstream_error, contract.LIVEZ) as worker:
+    async with agent(upstream_error, LIVEZ) as worker:
         assert await reaches(worker) is None
 
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    async with await asyncio.start_server(hang_up, ADDRESS, contract.AGENT_PORT):
+    async with await asyncio.start_server(hang_up, ADDRESS, AGENT_PORT):
         assert await reaches(worker) is None
 
     over = asyncio.Event()
@@ -214,6 +221,6 @@ async def test_a_proxy_that_takes_the_connection_proves_nothing(
         writer.close()
 
     monkeypatch.setattr(agents, "TIMEOUT_SECONDS", 0.2)
-    async with await asyncio.start_server(say_nothing, ADDRESS, contract.AGENT_PORT):
+    async with await asyncio.start_server(say_nothing, ADDRESS, AGENT_PORT):
         assert await reaches(worker) is None
         over.set()

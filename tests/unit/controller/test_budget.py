@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent.contract import LeaderStatus, Phase
+from llamacluster.agent.contract.messages import LeaderStatus, Phase
 from llamacluster.api.types import GroupStatus
 from llamacluster.controller.budget import LONG_SECONDS, NEW_SECONDS, Budget, budget
 from llamacluster.controller.kubeapi import PODDISRUPTIONBUDGETS

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api.types import Plan
 from llamacluster.controller.drift import drift, observed
 from tests.build import MIB, a_plan
@@ -20,12 +20,12 @@ MOST = 1900
 LEAST = int(0.9 * 1400) - 64
 
 
-def says(*held: int, **more: Any) -> contract.LeaderStatus:
+def says(*held: int, **more: Any) -> messages.LeaderStatus:
     """A leader whose workers hold this many MiB."""
-    return build.leader_status(contract.Phase.Serving, held=[n * MIB for n in held], **more)
+    return build.leader_status(messages.Phase.Serving, held=[n * MIB for n in held], **more)
 
 
-def seen(plan: Plan, *statuses: contract.LeaderStatus) -> tuple[list[str | None], str | None]:
+def seen(plan: Plan, *statuses: messages.LeaderStatus) -> tuple[list[str | None], str | None]:
     """What stands in the plan after a look, and the drift."""
     after = observed(plan, list(statuses))
     return [worker.observed for worker in after.per_worker], drift(after, list(statuses))

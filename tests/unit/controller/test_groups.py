@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llamacluster.agent.contract import LastFailure, Phase, Progress
+from llamacluster.agent.contract.messages import LastFailure, Phase, Progress
 from llamacluster.api.types import GroupPhase, GroupStatus
 from llamacluster.controller import groups
 from llamacluster.controller.conditions import Rollout, verdicts

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api.crd import custom_resource_definition
 from llamacluster.controller.conditions import KSTATUS
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, SERVICES
@@ -71,7 +71,7 @@ async def test_the_way_to_ready_is_in_progress_and_ready_is_current(world: World
     assert judged(world) == "InProgress"
     world.rolled_out()
     world.pods(pod(0), pod(1), pod(2))
-    world.agents.statuses["x-group-0"] = leader_status(contract.Phase.Loading, "Loading", "…", 2)
+    world.agents.statuses["x-group-0"] = leader_status(messages.Phase.Loading, "Loading", "…", 2)
     await world.reconcile()
     assert judged(world) == "InProgress"
     world.pods(pod(0, ready=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent.contract import Phase, Progress
+from llamacluster.agent.contract.messages import Phase, Progress
 from llamacluster.api.types import GroupPhase, GroupProgress, GroupStatus
 from llamacluster.controller.groups import group_status
 from llamacluster.controller.progress import progress_told

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api.types import EngineStatus
 from llamacluster.controller.kubeapi import (
     EVENTS,
@@ -52,7 +52,7 @@ async def test_a_group_becomes_ready_and_is_left_alone(world: World) -> None:
     await world.reconcile()
     world.rolled_out()
     world.pods(pod(0), pod(1), pod(2))
-    world.agents.statuses["x-group-0"] = leader_status(contract.Phase.Loading, "Loading", "…", 2)
+    world.agents.statuses["x-group-0"] = leader_status(messages.Phase.Loading, "Loading", "…", 2)
     assert await world.reconcile() == SOON_SECONDS
     assert world.condition().reason == "Loading"
 
@@ -89,7 +89,7 @@ async def test_a_new_message_alone_is_a_status_and_no_event(world: World) -> Non
     world.pods(pod(0), pod(1), pod(2))
     for message in ("1 of 40 GB", "2 of 40 GB"):
         world.agents.statuses["x-group-0"] = leader_status(
-            contract.Phase.Waiting, "Downloading", message
+            messages.Phase.Waiting, "Downloading", message
         )
         await world.reconcile()
     assert world.condition().message == "2 of 40 GB"

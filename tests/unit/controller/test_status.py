@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent.contract import Phase
+from llamacluster.agent.contract.messages import Phase
 from llamacluster.api.types import GroupPhase, LlamaCluster, LlamaClusterStatus
 from llamacluster.controller.conditions import Verdict, refused
 from llamacluster.controller.events import MAX_MESSAGE, transition_events

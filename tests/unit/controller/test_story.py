@@ -8,19 +8,19 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.controller.kubeapi import LLAMACLUSTERS
 from tests.build import plan_answer
 from tests.unit.controller.build import leader_status, pod
 from tests.unit.controller.world import World
 
 WAY_TO_READY = (
-    (contract.Phase.Waiting, "Starting"),
-    (contract.Phase.Waiting, "Downloading"),
-    (contract.Phase.Waiting, "WaitingForWorkers"),
-    (contract.Phase.Attaching, "Attaching"),
-    (contract.Phase.Loading, "Loading"),
-    (contract.Phase.Verifying, "Probing"),
+    (messages.Phase.Waiting, "Starting"),
+    (messages.Phase.Waiting, "Downloading"),
+    (messages.Phase.Waiting, "WaitingForWorkers"),
+    (messages.Phase.Attaching, "Attaching"),
+    (messages.Phase.Loading, "Loading"),
+    (messages.Phase.Verifying, "Probing"),
 )
 
 
@@ -36,7 +36,7 @@ async def is_planned(world: World) -> None:
     await some_looks(world)
 
 
-async def the_agent_says(world: World, phase: contract.Phase, reason: str) -> None:
+async def the_agent_says(world: World, phase: messages.Phase, reason: str) -> None:
     world.pods(pod(0), pod(1), pod(2))
     for percent in ("20 %", "40 %", "60 %"):
         world.agents.statuses["x-group-0"] = leader_status(phase, reason, percent, 2)
@@ -46,7 +46,7 @@ async def the_agent_says(world: World, phase: contract.Phase, reason: str) -> No
 async def serves(world: World) -> None:
     world.rolled_out()
     world.pods(pod(0, ready=True), pod(1), pod(2))
-    world.agents.statuses["x-group-0"] = leader_status(contract.Phase.Serving, "Ready", "", 2)
+    world.agents.statuses["x-group-0"] = leader_status(messages.Phase.Serving, "Ready", "", 2)
     await some_looks(world)
 
 
@@ -74,8 +74,8 @@ async def test_a_life_with_a_loss_a_change_and_an_end() -> None:
             await the_agent_says(world, phase, reason)
         await serves(world)
 
-        await the_agent_says(world, contract.Phase.Waiting, "WorkerLost")
-        await the_agent_says(world, contract.Phase.Loading, "Loading")
+        await the_agent_says(world, messages.Phase.Waiting, "WorkerLost")
+        await the_agent_says(world, messages.Phase.Loading, "Loading")
         await serves(world)
 
         await is_changed(world, inference={"parallel": 2})

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent import contract
 from llamacluster.api.types import UpgradeStatus
 from llamacluster.controller.kubeapi import JOBS, LEADERWORKERSETS, LLAMACLUSTERS
 from llamacluster.controller.upgrade import differences
+from llamacluster.resources import pod
 from llamacluster.resources.metadata import UPGRADE_ANNOTATION
 from tests.build import IMAGE, Manifest, plan_answer
 from tests.unit.controller.world import World
@@ -65,7 +65,7 @@ async def test_other_templates_of_the_same_image_are_an_upgrade_too(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.image = IMAGE
-    monkeypatch.setattr(contract, "AGENT_UID", 10002)
+    monkeypatch.setattr(pod, "AGENT_UID", 10002)
     before = template(world)
     await world.reconcile()
     path = "workerTemplate.spec.securityContext.runAsUser"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract import messages
 from llamacluster.api.types import Condition, LlamaCluster, LlamaClusterStatus, Plan
 from llamacluster.controller.kubeapi import EVENTS, JOBS, LLAMACLUSTERS, PODS
 from llamacluster.controller.reconcile import Reconciler
@@ -26,12 +26,12 @@ OPERATOR_PODS = OperatorPods("system", {"app": "operator"})
 class AgentsSay:
     """Agents that answer what a test says, by the name of the leader's pod."""
 
-    statuses: dict[str, contract.LeaderStatus] = field(default_factory=dict)
+    statuses: dict[str, messages.LeaderStatus] = field(default_factory=dict)
     reached: bool | None = False
     """What comes of a try to reach a worker."""
     tried: list[str] = field(default_factory=list)
 
-    async def leader_status(self, pod: Manifest) -> contract.LeaderStatus | None:
+    async def leader_status(self, pod: Manifest) -> messages.LeaderStatus | None:
         return self.statuses.get(pod["metadata"]["name"])
 
     async def reaches(self, worker: Manifest) -> bool | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import GateOptions, LeaderOptions, parse
+from llamacluster.agent.contract.places import CLAIM_DIR, MODEL_DIR
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import MODEL_CLAIM_LABEL
 from tests.build import IMAGE, Manifest, a_plan, llama_cluster
@@ -27,13 +28,13 @@ def model_volumes(**model: object) -> tuple[list[Manifest], list[Manifest]]:
 def test_a_download_goes_to_the_pods_own_storage(uri: str) -> None:
     volumes, mounts = model_volumes(uri=uri)
     assert volumes == [{"name": "model", "emptyDir": {}}]
-    assert mounts == [{"name": "model", "mountPath": contract.MODEL_DIR}]
+    assert mounts == [{"name": "model", "mountPath": MODEL_DIR}]
 
 
 def test_a_download_goes_to_the_claim_if_there_is_one() -> None:
     volumes, mounts = model_volumes(uri="http://h/m.gguf", storage={"size": "1Gi"})
     assert volumes == []  # the claim's template brings it
-    assert mounts == [{"name": "model", "mountPath": contract.MODEL_DIR}]
+    assert mounts == [{"name": "model", "mountPath": MODEL_DIR}]
 
 
 @pytest.mark.parametrize("uri", ["pvc://my-claim/m.gguf", "pvc://my-claim/deep/m.gguf"])
@@ -41,7 +42,7 @@ def test_the_users_claim_is_mounted_and_cannot_be_written(uri: str) -> None:
     volumes, mounts = model_volumes(uri=uri)
     claim = {"claimName": "my-claim", "readOnly": True}
     assert volumes == [{"name": "model-claim", "persistentVolumeClaim": claim}]
-    assert mounts == [{"name": "model-claim", "mountPath": contract.CLAIM_DIR, "readOnly": True}]
+    assert mounts == [{"name": "model-claim", "mountPath": CLAIM_DIR, "readOnly": True}]
 
 
 def test_a_file_of_the_image_needs_no_volume() -> None:
@@ -54,7 +55,7 @@ def test_the_gate_stands_before_the_engine() -> None:
     )
     leader, gate = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
     assert gate["ports"] == [{"name": "http", "containerPort": 9000}]
-    assert contract.parse(gate["args"]) == contract.GateOptions(
+    assert parse(gate["args"]) == GateOptions(
         parallel=3, context_size=4096, server_port=9000, grace_seconds=60
     )
     assert gate["securityContext"] == leader["securityContext"]
@@ -68,10 +69,10 @@ def test_the_queue_and_the_hang_detector_are_the_users() -> None:
         recovery={"hungEngineSeconds": 90},
     )
     leader, gate = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
-    gate_options, options = contract.parse(gate["args"]), contract.parse(leader["args"])
-    assert isinstance(gate_options, contract.GateOptions)
+    gate_options, options = parse(gate["args"]), parse(leader["args"])
+    assert isinstance(gate_options, GateOptions)
     assert (gate_options.queue, gate_options.queue_seconds) == (5, 7)
-    assert isinstance(options, contract.LeaderOptions)
+    assert isinstance(options, LeaderOptions)
     assert options.hung_engine_seconds == 90
 
 
@@ -79,8 +80,8 @@ def test_the_leader_knows_the_port_of_its_gate() -> None:
     container, *_ = leader_pod(llama_cluster(server={"port": 9000}), IMAGE, PLAN)["spec"][
         "containers"
     ]
-    options = contract.parse(container["args"])
-    assert isinstance(options, contract.LeaderOptions)
+    options = parse(container["args"])
+    assert isinstance(options, LeaderOptions)
     assert options.server_port == 9000
 
 
@@ -123,8 +124,8 @@ def test_the_gate_alone_has_the_secrets_of_the_api() -> None:
     assert {mount["name"] for mount in leader["volumeMounts"]}.isdisjoint(
         {"gate", "api-keys", "tls"}
     )
-    options = contract.parse(gate["args"])
-    assert isinstance(options, contract.GateOptions)
+    options = parse(gate["args"])
+    assert isinstance(options, GateOptions)
     assert (options.api_keys_secret, options.tls_secret) == ("k", "t")
 
 

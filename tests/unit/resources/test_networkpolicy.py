@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    DEFAULT_SERVER_PORT,
+    ENGINE_PORT,
+    RPC_PORT,
+)
 from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.leaderpolicy import leader_egress_policy, leader_policy
@@ -21,8 +26,8 @@ from llamacluster.resources.workerspolicy import group_policy, workers_policy
 from tests.build import IMAGE, Manifest, a_plan, llama_cluster
 
 OPERATOR = OperatorPods("system", {"app": "operator"})
-API = contract.DEFAULT_SERVER_PORT
-OWN_PORTS = (contract.AGENT_PORT, contract.RPC_PORT, contract.ENGINE_PORT, API)
+API = DEFAULT_SERVER_PORT
+OWN_PORTS = (AGENT_PORT, RPC_PORT, ENGINE_PORT, API)
 Pod = tuple[str, dict[str, str]]
 """Namespace and labels."""
 
@@ -101,7 +106,7 @@ def is_peer(peer: Manifest, who: Pod | str, home: str) -> bool:
     return right_place and wanted.items() <= labels.items()
 
 
-@pytest.mark.parametrize("port", [contract.AGENT_PORT, contract.RPC_PORT])
+@pytest.mark.parametrize("port", [AGENT_PORT, RPC_PORT])
 def test_a_worker_lets_in_the_leader_of_its_own_group_alone(port: int) -> None:
     rules, worker = policies(llama_cluster()), a_pod("worker", 0)
     assert lets_in(rules, a_pod("leader", 0), worker, port)
@@ -116,7 +121,7 @@ def test_a_worker_lets_in_the_leader_of_its_own_group_alone(port: int) -> None:
 
 def test_a_worker_of_a_group_that_is_unknown_lets_nobody_in() -> None:
     rules = policies(llama_cluster(), groups=1)
-    assert not lets_in(rules, a_pod("leader", 1), a_pod("worker", 1), contract.RPC_PORT)
+    assert not lets_in(rules, a_pod("leader", 1), a_pod("worker", 1), RPC_PORT)
 
 
 def test_nothing_goes_out_of_a_worker() -> None:
@@ -159,12 +164,12 @@ def test_the_leaders_state_is_for_the_operator_and_for_monitoring_alone() -> Non
     for monitoring, seen in ((None, False), (peers, True)):
         wanted = {} if monitoring is None else {"monitoring": monitoring}
         rules = policies(llama_cluster(networkPolicy=wanted))
-        assert lets_in(rules, THE_OPERATOR, leader, contract.AGENT_PORT)
-        assert lets_in(rules, watcher, leader, contract.AGENT_PORT) is seen
+        assert lets_in(rules, THE_OPERATOR, leader, AGENT_PORT)
+        assert lets_in(rules, watcher, leader, AGENT_PORT) is seen
         for stranger in (STRANGER, ("ns", THE_OPERATOR[1]), ("system", {}), a_pod("worker")):
-            assert not lets_in(rules, stranger, leader, contract.AGENT_PORT)
-        assert not lets_in(rules, watcher, leader, contract.RPC_PORT)
-        assert not lets_in(rules, watcher, a_pod("worker"), contract.AGENT_PORT)
+            assert not lets_in(rules, stranger, leader, AGENT_PORT)
+        assert not lets_in(rules, watcher, leader, RPC_PORT)
+        assert not lets_in(rules, watcher, a_pod("worker"), AGENT_PORT)
 
 
 def test_no_policy_of_leaders_speaks_of_both_directions() -> None:
@@ -177,7 +182,7 @@ def test_no_policy_of_leaders_speaks_of_both_directions() -> None:
 def test_without_known_operator_pods_the_leaders_state_is_for_nobody() -> None:
     rules = [leader_policy(llama_cluster(), None)]
     for source in (STRANGER, THE_OPERATOR, ABROAD):
-        assert not lets_in(rules, source, a_pod("leader"), contract.AGENT_PORT)
+        assert not lets_in(rules, source, a_pod("leader"), AGENT_PORT)
 
 
 @pytest.mark.parametrize("role", ["leader", "plan"])
@@ -206,8 +211,8 @@ def test_a_model_on_a_volume_opens_no_way_out(uri: str) -> None:
         assert not lets_out(rules, a_pod("plan"), target, 443)
     assert not lets_out(rules, a_pod("plan"), STRANGER, 53)
     worker = a_pod("worker")
-    assert lets_out(rules, a_pod("leader"), worker, contract.RPC_PORT)
-    assert lets_out(rules, a_pod("leader"), worker, contract.AGENT_PORT)
+    assert lets_out(rules, a_pod("leader"), worker, RPC_PORT)
+    assert lets_out(rules, a_pod("leader"), worker, AGENT_PORT)
     assert not lets_out(rules, a_pod("leader"), worker, 22)
     assert lets_out(rules, a_pod("leader"), STRANGER, 53)
 

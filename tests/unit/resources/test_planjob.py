@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import PlanOptions, parse
+from llamacluster.agent.contract.places import PLAN_CONTAINER
 from llamacluster.api.types import MAX_NAME_LENGTH, LlamaCluster
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import CLUSTER_LABEL, MODEL_CLAIM_LABEL
@@ -26,10 +27,10 @@ def pod(cluster: LlamaCluster) -> Manifest:
     return template
 
 
-def options(cluster: LlamaCluster) -> contract.PlanOptions:
+def options(cluster: LlamaCluster) -> PlanOptions:
     [container] = pod(cluster)["spec"]["containers"]
-    parsed = contract.parse([expanded(arg) for arg in container["args"]])
-    assert isinstance(parsed, contract.PlanOptions)
+    parsed = parse([expanded(arg) for arg in container["args"]])
+    assert isinstance(parsed, PlanOptions)
     return parsed
 
 
@@ -140,7 +141,7 @@ def test_it_tries_until_there_is_a_plan_and_then_goes_after_a_while() -> None:
 def test_nothing_probes_it_and_it_takes_little() -> None:
     [container] = pod(llama_cluster())["spec"]["containers"]
     assert container.keys().isdisjoint({"ports", "readinessProbe", "livenessProbe"})
-    assert container["name"] == contract.PLAN_CONTAINER
+    assert container["name"] == PLAN_CONTAINER
     assert container["resources"]["requests"] == {"cpu": "100m", "memory": "128Mi"}
 
 

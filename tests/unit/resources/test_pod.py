@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import LeaderOptions, WorkerOptions, parse
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    AGENT_UID,
+    CONTROL_DIR,
+    CONTROL_TOKEN_FILE,
+    GATE_DIR,
+    MODEL_DIR,
+    SCRATCH_DIR,
+)
 from llamacluster.api.quantity import to_bytes
 from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.leaderpod import leader_pod
@@ -72,12 +81,12 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
     role: str, build: Builder, cluster: LlamaCluster
 ) -> None:
     container, *_ = build(cluster, IMAGE, PLAN)["spec"]["containers"]
-    options = contract.parse([expanded(arg) for arg in container["args"]])
-    if isinstance(options, contract.WorkerOptions):
+    options = parse([expanded(arg) for arg in container["args"]])
+    if isinstance(options, WorkerOptions):
         assert options.threads == cluster.spec.workers.threads
         return
     inference = cluster.spec.inference
-    assert options == contract.LeaderOptions(
+    assert options == LeaderOptions(
         model_uri=cluster.spec.model.uri,
         model_sha256=cluster.spec.model.sha256,
         model_name="x",
@@ -92,7 +101,7 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
         embeddings=inference.embeddings,
         chat_template=inference.chat_template,
         extra_args=tuple(inference.extra_args),
-        control_token_file=contract.CONTROL_TOKEN_FILE,
+        control_token_file=CONTROL_TOKEN_FILE,
         encrypted=cluster.spec.rpc.encryption,
     )
 
@@ -101,8 +110,8 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
 def test_no_argument_of_the_user_is_expanded(words: list[str]) -> None:
     cluster = llama_cluster(inference={"extraArgs": words})
     container, *_ = leader_pod(cluster, IMAGE, PLAN)["spec"]["containers"]
-    options = contract.parse([expanded(arg) for arg in container["args"]])
-    assert isinstance(options, contract.LeaderOptions)
+    options = parse([expanded(arg) for arg in container["args"]])
+    assert isinstance(options, LeaderOptions)
     assert list(options.extra_args) == words
 
 
@@ -140,7 +149,7 @@ def test_probes_ask_the_agent_and_never_the_rpc_port(role: str, build: Builder) 
         assert container[probe]["httpGet"]["port"] == "agent"
         assert container[probe].keys().isdisjoint({"tcpSocket", "exec", "grpc"})
     [agent] = [port for port in container["ports"] if port["name"] == "agent"]
-    assert agent["containerPort"] == contract.AGENT_PORT
+    assert agent["containerPort"] == AGENT_PORT
 
 
 @BOTH
@@ -315,7 +324,7 @@ def test_the_agents_of_a_group_share_a_token_that_no_argument_or_variable_has(
             assert "token" not in arg or arg == f"--control-token-file={TOKEN_FILE}"
 
 
-TOKEN_FILE = f"{contract.CONTROL_DIR}/token"
+TOKEN_FILE = f"{CONTROL_DIR}/token"
 
 
 @settings(max_examples=40)
@@ -329,8 +338,8 @@ def test_all_containers_of_all_pods_are_restricted_and_limited(cluster: LlamaClu
         assert violations(spec) == []
         assert spec["automountServiceAccountToken"] is False
         assert "serviceAccountName" not in spec
-        assert spec["securityContext"]["fsGroup"] == contract.AGENT_UID
-        assert spec["securityContext"]["runAsUser"] == contract.AGENT_UID
+        assert spec["securityContext"]["fsGroup"] == AGENT_UID
+        assert spec["securityContext"]["runAsUser"] == AGENT_UID
         assert not [volume for volume in spec["volumes"] if "hostPath" in volume]
         assert "initContainers" not in spec
         for container in spec["containers"]:
@@ -342,7 +351,7 @@ def test_all_containers_of_all_pods_are_restricted_and_limited(cluster: LlamaClu
                 for mount in container["volumeMounts"]
                 if not mount.get("readOnly")
             }
-            assert writable <= {contract.SCRATCH_DIR, contract.MODEL_DIR, contract.GATE_DIR}
+            assert writable <= {SCRATCH_DIR, MODEL_DIR, GATE_DIR}
 
 
 LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")

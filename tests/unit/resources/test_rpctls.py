@@ -6,7 +6,15 @@ import base64
 
 import pytest
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import LeaderOptions, TunnelOptions, WorkerOptions, parse
+from llamacluster.agent.contract.places import (
+    AGENT_PORT,
+    CONTROL_TOKEN_FILE,
+    PROBE_PORT,
+    RPC_PORT,
+    RPC_TLS_DIR,
+    SCRATCH_DIR,
+)
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.rpctls import rpc_authority, rpc_secret, server_name
 from llamacluster.resources.workerpod import worker_pod
@@ -37,25 +45,25 @@ def test_without_encryption_nothing_of_it_is_in_a_pod(build) -> None:  # type: i
 def test_a_worker_is_reached_through_its_tunnel_alone() -> None:
     pods = containers(worker_pod(ENCRYPTED, IMAGE, PLAN))
     ports = {port["name"]: port["containerPort"] for port in pods["tunnel"]["ports"]}
-    assert ports == {"rpc": contract.RPC_PORT, "agent": contract.AGENT_PORT}
+    assert ports == {"rpc": RPC_PORT, "agent": AGENT_PORT}
     worker = pods["worker"]
-    assert worker["ports"] == [{"name": "probe", "containerPort": contract.PROBE_PORT}]
+    assert worker["ports"] == [{"name": "probe", "containerPort": PROBE_PORT}]
     assert worker["readinessProbe"]["httpGet"]["port"] == "probe"
     assert worker["livenessProbe"]["httpGet"]["port"] == "probe"
-    told = contract.parse(worker["args"])
-    assert told == contract.WorkerOptions(
-        grace_seconds=60, encrypted=True, control_token_file=contract.CONTROL_TOKEN_FILE
+    told = parse(worker["args"])
+    assert told == WorkerOptions(
+        grace_seconds=60, encrypted=True, control_token_file=CONTROL_TOKEN_FILE
     )
-    assert contract.parse(pods["tunnel"]["args"]) == contract.TunnelOptions(grace_seconds=60)
+    assert parse(pods["tunnel"]["args"]) == TunnelOptions(grace_seconds=60)
 
 
 def test_the_leaders_tunnel_leads_to_each_worker() -> None:
     pods = containers(leader_pod(ENCRYPTED, IMAGE, PLAN))
-    told = contract.parse(pods["leader"]["args"])
-    assert isinstance(told, contract.LeaderOptions)
+    told = parse(pods["leader"]["args"])
+    assert isinstance(told, LeaderOptions)
     assert told.encrypted
-    tunnel = contract.parse(pods["tunnel"]["args"])
-    assert tunnel == contract.TunnelOptions(workers=3, grace_seconds=60)
+    tunnel = parse(pods["tunnel"]["args"])
+    assert tunnel == TunnelOptions(workers=3, grace_seconds=60)
     assert "ports" not in pods["tunnel"]
 
 
@@ -71,7 +79,7 @@ def test_the_private_key_is_in_the_tunnel_alone(build) -> None:  # type: ignore[
         for mount in container["volumeMounts"]
         if mount["name"] == volume["name"]
     ]
-    assert mounting == [("tunnel", contract.RPC_TLS_DIR, True)]
+    assert mounting == [("tunnel", RPC_TLS_DIR, True)]
     tunnel, others = set[str](), set[str]()
     for name, container in containers(pod).items():
         names = {mount["name"] for mount in container["volumeMounts"]}
@@ -81,9 +89,7 @@ def test_the_private_key_is_in_the_tunnel_alone(build) -> None:  # type: ignore[
     assert not pod["spec"].get("shareProcessNamespace")
     [own] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "tunnel"]
     assert own["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Mi"}
-    assert {"name": "tunnel", "mountPath": contract.SCRATCH_DIR} in containers(pod)["tunnel"][
-        "volumeMounts"
-    ]
+    assert {"name": "tunnel", "mountPath": SCRATCH_DIR} in containers(pod)["tunnel"]["volumeMounts"]
 
 
 @pytest.mark.parametrize("build", [leader_pod, worker_pod])

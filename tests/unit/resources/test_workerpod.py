@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from llamacluster.agent import contract
+from llamacluster.agent.contract.options import WorkerOptions, parse
+from llamacluster.agent.contract.places import CONTROL_TOKEN_FILE, RPC_PORT, WORKER_CONTAINER
 from llamacluster.resources.workerpod import worker_pod
 from tests.build import IMAGE, a_plan, llama_cluster
 
 PLAN = a_plan()
-TOKEN = contract.CONTROL_TOKEN_FILE
+TOKEN = CONTROL_TOKEN_FILE
 
 
 def test_a_worker_serves_rpc_and_has_nothing_of_the_model() -> None:
     spec = worker_pod(llama_cluster(), IMAGE, PLAN)["spec"]
     [container] = spec["containers"]
-    assert container["name"] == contract.WORKER_CONTAINER
-    assert {"name": "rpc", "containerPort": contract.RPC_PORT} in container["ports"]
+    assert container["name"] == WORKER_CONTAINER
+    assert {"name": "rpc", "containerPort": RPC_PORT} in container["ports"]
     assert [volume["name"] for volume in spec["volumes"]] == ["tmp", "control"]
 
 
@@ -28,7 +29,7 @@ def test_a_worker_is_the_same_whatever_the_leader_is_told() -> None:
 def test_threads_are_given_only_if_the_user_set_them() -> None:
     plain = worker_pod(llama_cluster(), IMAGE, PLAN)["spec"]["containers"][0]
     set_ = worker_pod(llama_cluster(workers={"count": 1, "threads": 3}), IMAGE, PLAN)
-    assert contract.parse(plain["args"]) == contract.WorkerOptions(control_token_file=TOKEN)
-    assert contract.parse(set_["spec"]["containers"][0]["args"]) == contract.WorkerOptions(
+    assert parse(plain["args"]) == WorkerOptions(control_token_file=TOKEN)
+    assert parse(set_["spec"]["containers"][0]["args"]) == WorkerOptions(
         3, control_token_file=TOKEN
     )

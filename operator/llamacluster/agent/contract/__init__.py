@@ -1,0 +1,4 @@
+"""What operator and agents say to each other.
+
+The operator imports this package and `planning`, nothing else of the agents.
+"""
