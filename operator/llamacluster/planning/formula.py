@@ -336,8 +336,7 @@ def _widths(model: Model, blocks: range) -> tuple[int, int, bool, int]:
             elif name in ("ffn_gate_exps.weight", "ffn_up_exps.weight"):
                 inner += model.rows(f"blk.{layer}.{name}") * used
         widest = max(widest, inner)
-        down = model.shapes.get(f"blk.{layer}.ffn_down.weight", (inner,))[0]
-        gated = gated or down < inner
+        gated = gated or 0 < model.columns(f"blk.{layer}.ffn_down.weight") < inner
     return header.number("embedding_length") or 0, widest, gated, used
 
 

@@ -59,6 +59,10 @@ class Model:
             return 0
         return shape[1] if len(shape) > 1 else 1
 
+    def columns(self, name: str) -> int:
+        """Numbers that go into a matrix; 0 if there is no such tensor."""
+        return next(iter(self.shapes.get(name, ())), 0)
+
 
 def guesses_ahead(extra_args: Sequence[str]) -> bool:
     """Whether the user's own arguments have the engine use the layers that guess ahead."""
