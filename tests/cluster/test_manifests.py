@@ -370,6 +370,10 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
         inference(ubatchSize=4096),
         *("spec.inference.ubatchSize", "ubatchSize must not be greater than batchSize"),
     ),
+    "more slots than a batch has tokens": (
+        inference(batchSize=8, ubatchSize=8, parallel=9),
+        *("spec.inference.batchSize", "batchSize must be at least parallel"),
+    ),
     "a template that is a text": (
         inference(chatTemplate="{{ messages }}"),
         *("spec.inference.chatTemplate", "should match"),

@@ -20,8 +20,8 @@ _LOOKED_AT = """
 --cpu-strict-batch --prio-batch --poll-batch --numa --predict --keep --swa-full --flash-attn
 --perf --escape --rope-scaling --rope-scale --rope-freq-base --rope-freq-scale --yarn-orig-ctx
 --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast --repack --no-host
---defrag-thold --load-mode --lazy-mode --check-tensors --override-kv --op-offload --lora
---lora-scaled --lora-init-without-apply --control-vector --control-vector-scaled
+--defrag-thold --load-mode --lazy-mode --check-tensors --override-kv --op-offload
+--lora-init-without-apply --control-vector --control-vector-scaled
 --control-vector-layer-range --offline --spec-draft-type-k --spec-draft-type-v --samplers --seed
 --sampler-seq --ignore-eos --temp --top-k --top-p --min-p --top-nsigma --xtc-probability
 --xtc-threshold --typical --repeat-last-n --repeat-penalty --presence-penalty
@@ -41,7 +41,7 @@ _LOOKED_AT = """
 --draft-min --spec-ngram-size-n --spec-ngram-size-m --spec-ngram-min-hits --spec-default
 --lookup-cache-static --lookup-cache-dynamic --ctx-checkpoints --checkpoint-min-step
 --kv-unified --cache-idle-slots --context-shift --reverse-prompt --special --warmup
---spm-infill --pooling --cont-batching --mmproj --mmproj-auto --mmproj-offload
+--spm-infill --pooling --cont-batching --mmproj-auto --mmproj-offload
 --image-min-tokens --image-max-tokens --mtmd-batch-max-tokens --video-fps
 --video-timestamp-interval --tags --embd-normalize --cors-origins --cors-methods --cors-headers
 --cors-credentials --ui-config --ui-config-file --ui --rerank --chat-template-kwargs --timeout

@@ -12,11 +12,12 @@ import pytest
 from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.planning.account import Settings
 from llamacluster.planning.formula import Formula
+from llamacluster.planning.model import model_of
 from llamacluster.planning.plan import Planner, Wanted
 from tests.engine.group import Group
 from tests.kind.command import CommandFailed
 from tests.model.headers import MODELS, write_sparse, write_sparse_split
-from tests.unit.planning.test_model import model
+from tests.unit.planning.test_model import header_of, model
 
 pytestmark = [pytest.mark.engine, pytest.mark.beside]
 
@@ -67,6 +68,48 @@ def test_the_engine_plans_every_model_and_the_formula_is_within_its_bound(
     needs = [worker["memoryBytes"] for worker in plan["perWorker"]]
     guessed = Planner(found, formula).plan(Wanted(workers=4), Settings(8192, 2)).split
     assert max(needs) == pytest.approx(guessed.heaviest, rel=max(15, formula.error_percent) / 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "settings"),
+    [
+        ("llama-3.1-8b", 15, {}),  # the output layer alone
+        ("phi-4", 15, {}),  # one block and the output layer
+        ("gemma-3-27b", 15, {}),  # workers whose layers all see a window
+        ("starcoder2-15b", 3, {"context_size": 2048}),  # a feed-forward part without a gate
+        ("llama-3.1-8b", 3, {"context_size": 64}),  # fewer tokens than a batch
+        ("llama-3.1-8b", 4, {"parallel": 8, "extra_args": ("--kv-unified",)}),
+    ],
+)
+def test_the_formula_is_within_its_bound_for_unusual_workers_too(
+    planner: Group, models: Path, name: str, workers: int, settings: dict[str, Any]
+) -> None:
+    file = models / f"{name}.gguf"
+    write_sparse(file, name, "Q4_K_M")
+    wanted = {"context_size": 8192, "parallel": 2, **settings}
+    plan = planner.plan(PlanOptions(f"file:///test-models/{file.name}", workers=workers, **wanted))
+    file.unlink()
+    formula = Formula(model(name))
+    layers = [worker["layers"] for worker in plan["perWorker"]]
+    guess = formula.account(layers, Settings(**wanted))
+    for worker, memory in zip(plan["perWorker"], guess.workers, strict=True):
+        total = worker["modelBytes"] + worker["contextBytes"] + worker["computeBytes"]
+        assert memory.total == pytest.approx(total, rel=formula.error_percent / 100)
+
+
+def test_what_guesses_ahead_is_planned_with_its_weights_and_its_context(
+    planner: Group, models: Path
+) -> None:
+    file = models / "ahead.gguf"
+    write_sparse(file, "glm-4.5-air", "Q4_K_M")
+    options = PlanOptions(f"file:///test-models/{file.name}", 8192, 2, workers=1)
+    (alone,) = planner.plan(options)["perWorker"]
+    (ahead,) = planner.plan(replace(options, extra_args=("--spec-type", "draft-mtp")))["perWorker"]
+    file.unlink()
+    weights = model_of([header_of("glm-4.5-air")], ahead=True).layer_bytes
+    assert ahead["modelBytes"] == pytest.approx(sum(weights), abs=2 * MIB)
+    assert ahead["contextBytes"] - alone["contextBytes"] == 2 * 8192 * 2 * 8 * 128 * 2
+    assert ahead["computeBytes"] > 1.5 * alone["computeBytes"]
 
 
 @pytest.mark.parametrize(

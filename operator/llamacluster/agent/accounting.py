@@ -30,7 +30,7 @@ from llamacluster.agent.engine_log import EngineLog
 from llamacluster.agent.process import Child, Launcher, stop
 from llamacluster.planning.account import Account, Memory, Settings
 from llamacluster.planning.formula import graph_nodes, is_recurrent, state_in_work
-from llamacluster.planning.model import Model
+from llamacluster.planning.model import Model, guesses_ahead
 from llamacluster.planning.reasons import GroupError, Reason
 
 RUN_SECONDS = 120.0
@@ -43,6 +43,8 @@ _ROW = re.compile(
     r"memory_breakdown_print: \| +- (?P<device>RPC\d+|Host)\b.*"
     r"= +(?P<model>\d+) \+ +(?P<context>\d+) \+ +(?P<compute>\d+)\b"
 )
+_SUM = re.compile(r" common_params_fit_impl: projected ")
+"""After all breakdowns."""
 _OVER = re.compile(r" common_fit_params: ")
 """The dry run is over. If it has failed, llama-server goes on and allocates in earnest."""
 _MIB: Final = 1 << 20
@@ -141,14 +143,17 @@ class EngineAccountant:
             self._start_server()
         rows: dict[str, Memory] = {}
         log, told, failed = log or EngineLog(), Event(), Event()
+        ahead = guesses_ahead(settings.extra_args)
 
         def line(text: str) -> None:
             log.add(text)
             if row := _ROW.search(text):
                 sizes = (int(row[part]) * _MIB for part in ("model", "context", "compute"))
-                rows[row["device"]] = Memory(*sizes)
-                if row["device"] == "Host":  # the last row
+                rows[row["device"]] = _with_further(rows.get(row["device"]), Memory(*sizes))
+                if row["device"] == "Host" and not ahead:  # the last row
                     told.set()
+            elif ahead and _SUM.search(text) and "Host" in rows:
+                told.set()
             elif _OVER.search(text) and not told.is_set():
                 failed.set()
                 told.set()
@@ -212,6 +217,14 @@ class EngineAccountant:
             else:
                 return
         raise GroupError(Reason.EngineFailed, "an RPC server for the accounting does not start")
+
+
+def _with_further(known: Memory | None, row: Memory) -> Memory:
+    """The sum for a device of which a second breakdown tells: that of the context for guessing
+    ahead, which has the same weights."""
+    if known is None:
+        return row
+    return Memory(row.model, known.context + row.context, known.compute + row.compute)
 
 
 def _check_layers(log: EngineLog, layers: Sequence[int]) -> None:

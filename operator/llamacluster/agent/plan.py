@@ -21,7 +21,7 @@ from llamacluster.agent.process import Launcher
 from llamacluster.agent.source import Web
 from llamacluster.planning.account import Accountant, Settings
 from llamacluster.planning.gguf import GgufError, Header
-from llamacluster.planning.model import Model, model_of
+from llamacluster.planning.model import Model, guesses_ahead, model_of
 from llamacluster.planning.plan import Planner, Result, Wanted, runs
 from llamacluster.planning.reasons import GroupError, Reason
 from llamacluster.planning.split import tensor_split
@@ -37,7 +37,7 @@ def make_plan(options: PlanOptions, claim: Path, scratch: Path, launcher: Launch
         headers, copy = fetch_headers(
             options.model_uri, claim, folder, Web(options.allow_local_addresses)
         )
-        model = read_model(headers, copy.name)
+        model = read_model(headers, copy.name, options)
         server = engine.server_program()
         accountant = stack.enter_context(
             EngineAccountant(server, engine.rpc_program(), copy, model, launcher)
@@ -45,10 +45,10 @@ def make_plan(options: PlanOptions, claim: Path, scratch: Path, launcher: Launch
         return plan_with(model, accountant, options, engine.version(server))
 
 
-def read_model(headers: Sequence[Header], name: str) -> Model:
-    """The model of these headers. Raises GroupError."""
+def read_model(headers: Sequence[Header], name: str, options: PlanOptions) -> Model:
+    """The model of these headers, as it is served with `options`. Raises GroupError."""
     try:
-        return model_of(headers)
+        return model_of(headers, ahead=guesses_ahead(options.extra_args))
     except GgufError as error:
         raise GroupError(Reason.ModelInvalid, f"{name}: {error}") from error
 

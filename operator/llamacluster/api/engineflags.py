@@ -24,6 +24,9 @@ _REFUSED: dict[str, tuple[str, ...]] = {
         *("--threads", "-t", "--threads-batch", "-tb", "--threads-http"),
         *("--embedding", "--embeddings", "--chat-template"),
     ),
+    "the plan does not count the memory of what it loads": (
+        *("--mmproj", "-mm", "--lora", "--lora-scaled"),
+    ),
     "the plan does not count the memory of a draft model": (
         *("--spec-draft-model", "-md", "--model-draft"),
         *("--spec-draft-device", "-devd", "--device-draft"),

@@ -186,6 +186,7 @@ EngineArgument = Annotated[
 
 
 _UBATCH_TOO_LARGE = "ubatchSize must not be greater than batchSize"
+_BATCH_TOO_SMALL = "batchSize must be at least parallel: each slot adds a token to the batch"
 
 
 class Inference(ApiModel):
@@ -199,6 +200,11 @@ class Inference(ApiModel):
                 "self.ubatchSize <= self.batchSize",
                 _UBATCH_TOO_LARGE,
                 ".ubatchSize",
+            ),
+            Rule(
+                "!has(self.parallel) || !has(self.batchSize) || self.parallel <= self.batchSize",
+                _BATCH_TOO_SMALL,
+                ".batchSize",
             ),
         )
     )
@@ -229,6 +235,8 @@ class Inference(ApiModel):
     def _batches_fit(self) -> Inference:
         if self.ubatch_size > self.batch_size:
             raise ValueError(_UBATCH_TOO_LARGE)
+        if self.parallel > self.batch_size:
+            raise ValueError(_BATCH_TOO_SMALL)
         return self
 
 

@@ -139,7 +139,7 @@ def _planned(
         folder = Path(private, "headers")
         folder.mkdir()
         headers, copy = header_of(file, folder) if file else header_at(source, folder)
-        model = read_model(headers, copy.name)
+        model = read_model(headers, copy.name, options)
         return _asked(
             model, copy, options, engine, image, lambda doing: status.update(_doing(doing))
         )

@@ -21,6 +21,13 @@ class Settings:
     embeddings: bool = False
     extra_args: tuple[str, ...] = ()
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The extra_args with flags spelt with dashes: the engine takes `--swa_full` too."""
+        return tuple(
+            word.replace("_", "-") if word.startswith("--") else word for word in self.extra_args
+        )
+
 
 @dataclass(frozen=True)
 class Memory:

@@ -20,19 +20,27 @@ _PADDING: Final = 256
 """The engine rounds the cells of each cache up to this."""
 _WINDOW_PERIODS: Final = {
     # Each n-th layer sees everything, the others a sliding window: known to the engine by name.
+    "afmoe": 4,
     "cohere2": 4,
     "exaone4": 4,
+    "exaone-moe": 4,
     "gemma2": 2,
     "gemma3": 6,
     "gemma3n": 5,
     "gpt-oss": 2,
     "llama4": 4,
     "olmo2": 4,
+    "smallthinker": 4,
 }
+_DENSE_FIRST: Final = ("smallthinker",)
+"""Of these, those where the first of n layers sees everything, not the last."""
+_WINDOWLESS: Final = ("phi3", "phimoe")
+"""Whose window the engine reads and does not use."""
 _CACHE_TYPES: Final = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
 _F32: Final = 4
 WIDE_CACHE_TYPES: Final = ("f32", "f16", "bf16")
 _RECURRENT: Final = re.compile(r"ssm_|time_mix_|shortconv\.")
+_ATTENDS: Final = re.compile(r"attn_(q|k|qkv|kv_a_mqa)\.")
 _NODES_OF_PARTS: Final = (
     (re.compile(r"ffn_gate_inp\."), 30),
     (re.compile(r"attn_kv_a_mqa\."), 20),
@@ -61,6 +69,8 @@ class Formula:
         bounds = [bound for part, bound in _BOUNDS if any(map(part.match, names))]
         if is_recurrent(self.model) and not any(name.startswith("attn_k") for name in names):
             bounds.append(40)
+        if _has_unknown_window(self.model.header):
+            bounds.append(60)
         return max(*bounds, 25 if _embeds(self.model.header) else 10, 0)
 
     def account(self, layers: Sequence[int], settings: Settings) -> Account:
@@ -73,7 +83,7 @@ class Formula:
                 Memory(
                     model=sum(self.model.layer_bytes[run]),
                     context=sum(context[run]),
-                    compute=compute_bytes(self.model, settings, index, len(layers)),
+                    compute=compute_bytes(self.model, settings, index, len(layers), run),
                 )
             )
             first += count
@@ -132,10 +142,11 @@ def checkpoint_bytes(model: Model, settings: Settings) -> int:
     prompt: recurrent state and sliding windows, which do not keep what is behind them."""
     header = model.header
     cells = _window_cells(header, settings)
+    any_layer = _has_unknown_window(header)
     windows = sum(
         cells * _cell_bytes(model, settings, layer)
         for layer, windowed in enumerate(_windowed(header))
-        if windowed and cells < _padded(settings.context_size)
+        if (windowed or any_layer) and cells < _padded(settings.context_size)
     )
     return state_bytes(model) + windows
 
@@ -143,7 +154,7 @@ def checkpoint_bytes(model: Model, settings: Settings) -> int:
 def _window_cells(header: Header, settings: Settings) -> int:
     """Cells of a slot in a layer with a sliding window."""
     cells = _padded(settings.context_size)
-    if "--swa-full" in settings.extra_args:
+    if "--swa-full" in settings.arguments:
         return cells
     window = header.number("attention.sliding_window") or 0
     return min(cells, _padded(min(cells, window + settings.ubatch_size)))
@@ -172,9 +183,10 @@ def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, in
         if "attn_k_b.weight" in names:
             return width, 0
         heads = header.per_layer("attention.head_count", 1)[layer]
+        head = (header.number("embedding_length") or 0) // max(1, heads)
         return (
-            heads * (header.number("attention.key_length") or 0),
-            heads * (header.number("attention.value_length") or 0),
+            heads * (header.number("attention.key_length") or head),
+            heads * (header.number("attention.value_length") or head),
         )
     if "attn_k.weight" in names:
         width = rows("attn_k")
@@ -222,73 +234,125 @@ def _windowed(header: Header) -> list[bool]:
     pattern = header.arrays.get(f"{header.architecture}.attention.sliding_window_pattern")
     if pattern and pattern.values and pattern.length >= count:
         return [bool(value) for value in pattern.values[:count]]
+    period = _window_period(header)
+    full = 0 if header.architecture in _DENSE_FIRST else period - 1
+    return [period > 0 and layer % period != full for layer in range(count)]
+
+
+def _window_period(header: Header) -> int:
+    """Of so many layers one sees everything; 0 if the header does not say."""
     period = header.number("attention.sliding_window_pattern")
-    period = period or _WINDOW_PERIODS.get(header.architecture, 0)
-    return [period > 0 and layer % period < period - 1 for layer in range(count)]
+    return period or _WINDOW_PERIODS.get(header.architecture, 0)
 
 
-def compute_bytes(model: Model, settings: Settings, worker: int, workers: int) -> int:
-    """Working memory of one worker: what a batch of prompt tokens needs in its widest moment.
+def _has_unknown_window(header: Header) -> bool:
+    """Whether some layers have a window, by an architecture's own rule that is not known here."""
+    return bool(
+        header.number("attention.sliding_window")
+        and header.architecture not in _WINDOWLESS
+        and f"{header.architecture}.attention.sliding_window_pattern" not in header.arrays
+        and not _window_period(header)
+        and not _embeds(header)
+    )
+
+
+def compute_bytes(
+    model: Model, settings: Settings, worker: int, workers: int, run: slice = slice(None)
+) -> int:
+    """Working memory of one worker with the layers in `run`: what a batch of prompt tokens needs in
+    its widest moment, or the logits of the tokens that are asked for, if that is more.
 
     With several workers the engine keeps four batches on the way, so their inputs count four times.
     """
-    width, inner, used = _widths(model)
+    layers = range(model.layers)[run]
+    blocks = layers[: model.layers - 1 - layers.start]
+    logits = _logits_bytes(model, settings) if len(blocks) < len(layers) else 0
+    if not any(model.tensors[layer] for layer in blocks):
+        return logits
+    # The last block goes on with the tokens whose logits are asked for, before its widest part.
+    width, inner, gated, used = _widths(model, blocks[:-1] if logits else blocks)
     if _plain_attention(settings):
         heads = max(model.header.per_layer("attention.head_count", 0))
-        inner = max(inner, heads * _padded(settings.context_size))  # all scores at once
-    state = state_in_work(model, settings.parallel)
+        inner = max(inner, heads * _cells_seen(settings))  # all scores at once
+    tokens, masks = _batch_tokens(settings), _mask_bytes(model, settings, blocks)
     if _embeds(model.header):
         numbers = (7 if worker else 12) * width + inner
-        return settings.ubatch_size * numbers * _F32 + _mask_bytes(model, settings)
-    if workers == 1:
-        numbers = 7 * width + used * width + inner
-        return settings.ubatch_size * numbers * _F32 + _mask_bytes(model, settings) + state
-    numbers = 15 * width + used * width + inner
-    if worker == 0:
-        numbers += 5 * width
-    return settings.ubatch_size * numbers * _F32 + 4 * _mask_bytes(model, settings) + state
+        return tokens * numbers * _F32 + masks
+    state = state_in_work(model, settings.parallel)
+    copies = used + (7 if gated else 4)
+    if workers > 1:
+        copies += (8 if gated else 7) + (5 if worker == 0 else 0)
+        masks *= 4
+    return max(tokens * (copies * width + inner) * _F32 + masks + state, logits)
+
+
+def _batch_tokens(settings: Settings) -> int:
+    """Tokens that are computed at once: no more than there are in all contexts, and at least one of
+    each slot."""
+    most = min(settings.ubatch_size, settings.context_size * settings.parallel)
+    return max(most, settings.parallel)
+
+
+def _cells_seen(settings: Settings) -> int:
+    """Cells that a token may see: those of its slot, or of all if they share their cache."""
+    unified = not {"--kv-unified", "-kvu"}.isdisjoint(settings.arguments)
+    return _padded(settings.context_size * (settings.parallel if unified else 1))
 
 
 def _plain_attention(settings: Settings) -> bool:
     """Whether the user has turned off attention in pieces."""
-    given = settings.extra_args
     return any(
-        flag in ("--flash-attn", "-fa") and value == "off" for flag, value in pairwise(given)
+        flag in ("--flash-attn", "-fa") and value == "off"
+        for flag, value in pairwise(settings.arguments)
     )
 
 
 def leader_compute(model: Model, settings: Settings, workers: int) -> int:
     """Working memory of the leader: what goes to the workers and comes back."""
-    width, _, _ = _widths(model)
+    blocks = range(model.layers - 1)
     copies, masks = (4, 1) if workers == 1 else (10, 4)
-    return settings.ubatch_size * copies * width * _F32 + masks * _mask_bytes(model, settings)
+    numbers = _batch_tokens(settings) * copies * (model.header.number("embedding_length") or 0)
+    return numbers * _F32 + masks * _mask_bytes(model, settings, blocks)
 
 
-def _widths(model: Model) -> tuple[int, int, int]:
-    """Numbers per token: of the stream, of the widest feed-forward part, and experts in use."""
+def _logits_bytes(model: Model, settings: Settings) -> int:
+    """What comes out of the output layer: for one token of each slot a number for each token that
+    there is."""
+    rows = model.rows("output.weight") or model.rows("token_embd.weight")
+    return settings.parallel * rows * _F32
+
+
+def _widths(model: Model, blocks: range) -> tuple[int, int, bool, int]:
+    """Numbers per token: of the stream, of the widest feed-forward part of these layers, whether
+    that is in two halves of which one gates the other, and experts in use."""
     header = model.header
     used = header.number("expert_used_count") or 0
-    widest = 0
-    for layer, names in enumerate(model.tensors[:-1]):
+    widest, gated = 0, bool(used) or is_recurrent(model)
+    for layer in blocks:
         inner = 0
-        for name in names:
+        for name in model.tensors[layer]:
             if name in ("ffn_gate.weight", "ffn_up.weight"):
                 inner += model.rows(f"blk.{layer}.{name}")
             elif name in ("ffn_gate_exps.weight", "ffn_up_exps.weight"):
                 inner += model.rows(f"blk.{layer}.{name}") * used
         widest = max(widest, inner)
-    return header.number("embedding_length") or 0, widest, used
+        gated = gated or 0 < model.columns(f"blk.{layer}.ffn_down.weight") < inner
+    return header.number("embedding_length") or 0, widest, gated, used
 
 
-def _mask_bytes(model: Model, settings: Settings) -> int:
-    """Which token sees which: for each token of a batch a number per cell of one slot, once for
-    each kind of cache."""
+def _mask_bytes(model: Model, settings: Settings, blocks: range) -> int:
+    """Which token sees which: for each token of a batch a number per cell that it may see, once for
+    each kind of cache that these layers have."""
+    tokens = _batch_tokens(settings)
     if _embeds(model.header):
-        return settings.ubatch_size * settings.ubatch_size * 2
-    kinds = {_padded(settings.context_size)}
-    if model.header.number("attention.sliding_window"):
-        kinds.add(_window_cells(model.header, settings))
-    return sum(kinds) * settings.ubatch_size * (4 if _plain_attention(settings) else 2)
+        return tokens * tokens * 2
+    windowed = _windowed(model.header)
+    kinds = {
+        _window_cells(model.header, settings) if windowed[layer] else _cells_seen(settings)
+        for layer in blocks
+        if any(map(_ATTENDS.match, model.tensors[layer]))
+    }
+    return sum(kinds) * tokens * (4 if _plain_attention(settings) else 2)
 
 
 def _row(cache_type: str, width: int) -> int:

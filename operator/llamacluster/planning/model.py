@@ -4,7 +4,7 @@ Where the engine puts a tensor follows from its name: `blk.N.` is layer N, the t
 in the leader, what prepares a token for all layers is with the first, and everything behind the
 last layer is the output layer, the last worker's last. Layers that only guess further tokens ahead
 (`nextn_predict_layers`, the last ones) count as layers, but the engine leaves their weights in the
-file.
+file unless it is told to guess with them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from llamacluster.planning.gguf import GgufError, Header, Tensor
@@ -58,9 +59,22 @@ class Model:
             return 0
         return shape[1] if len(shape) > 1 else 1
 
+    def columns(self, name: str) -> int:
+        """Numbers that go into a matrix; 0 if there is no such tensor."""
+        return next(iter(self.shapes.get(name, ())), 0)
 
-def model_of(headers: Sequence[Header]) -> Model:
-    """The model that consists of files with these headers, in their order.
+
+def guesses_ahead(extra_args: Sequence[str]) -> bool:
+    """Whether the user's own arguments have the engine use the layers that guess ahead."""
+    return any(
+        flag.replace("_", "-") == "--spec-type" and "draft-mtp" in kinds.split(",")
+        for flag, kinds in pairwise(extra_args)
+    )
+
+
+def model_of(headers: Sequence[Header], *, ahead: bool = False) -> Model:
+    """The model that consists of files with these headers, in their order; `ahead`: with the
+    weights of layers that guess further tokens.
 
     Raises GgufError if they do not make one whole model.
     """
@@ -79,7 +93,7 @@ def model_of(headers: Sequence[Header]) -> Model:
     sizes, largest = [0] * (output + 1), [0] * (output + 1)
     names: list[set[str]] = [set() for _ in sizes]
     input_bytes = 0
-    skipped = output - (first.number("nextn_predict_layers") or 0)
+    skipped = output if ahead else output - (first.number("nextn_predict_layers") or 0)
     for tensor in tensors.values():
         if _INPUT.match(tensor.name):
             input_bytes += tensor.bytes

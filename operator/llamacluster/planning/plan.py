@@ -312,6 +312,8 @@ class _Costs:
         self._first = self._middle = self._last = float(
             compute_bytes(model, settings, worker=1, workers=3)
         )
+        self._output = float(compute_bytes(model, settings, 1, 3, slice(model.layers - 1, None)))
+        """Working memory of a worker with the output layer alone."""
         self._graphs = kept_graphs_bytes(graph_nodes(model, settings), 1, model.layers)
         self._largest = [
             list(accumulate(model.largest_tensor[first:], max)) for first in range(model.layers)
@@ -325,7 +327,7 @@ class _Costs:
             workers,
             lambda worker, first, last: (
                 max(
-                    context[last + 1] - context[first] + self._compute(worker, workers),
+                    context[last + 1] - context[first] + self._compute(worker, workers, first),
                     self._largest[first][last - first],
                 )
                 + self._graphs * (last + 1 - first)
@@ -339,7 +341,7 @@ class _Costs:
                 Memory(
                     round(sum(self._weights[first:end])),
                     round(sum(self._context[first:end])),
-                    round(self._compute(worker, workers)),
+                    round(self._compute(worker, workers, first)),
                 ),
                 self._largest[first][end - first - 1],
                 self._graphs * (end - first),
@@ -354,12 +356,16 @@ class _Costs:
             _scale(self._context, first, end, memory.context)
         self._graphs = kept_graphs_bytes(account.graph_nodes, 1, len(self._weights))
         compute = [float(memory.compute) for memory in account.workers]
+        if len(layers) > 1 and layers[-1] == 1:
+            self._output = compute.pop()
         self._first, self._last = compute[0], compute[-1]
         self._middle = max(compute[1:-1], default=max(compute))
 
-    def _compute(self, worker: int, workers: int) -> float:
+    def _compute(self, worker: int, workers: int, first: int) -> float:
         if worker == 0:
             return self._first
+        if first == len(self._weights) - 1:
+            return self._output
         return self._last if worker == workers - 1 else self._middle
 
 
@@ -389,7 +395,7 @@ def leader_need(model: Model, memory: Memory, settings: Settings) -> int:
     file, which the kernel can drop, and are not counted unless the user wants them held."""
     logits = settings.parallel * model.rows("token_embd.weight") * 4
     held = memory.context + memory.compute + logits
-    if not _UNMAPPED.isdisjoint(settings.extra_args):
+    if not _UNMAPPED.isdisjoint(settings.arguments):
         held += memory.model
     checkpoints = _checkpoints(settings) * settings.parallel * checkpoint_bytes(model, settings)
     return _whole_mib(held * MARGIN + checkpoints + bodies_need(settings) + LEADER_BASE)
@@ -397,11 +403,10 @@ def leader_need(model: Model, memory: Memory, settings: Settings) -> int:
 
 def _checkpoints(settings: Settings) -> int:
     """As many for each slot as the user's own argument says, else CHECKPOINTS."""
-    words = settings.extra_args
     given = [
         int(value)
-        for flag, value in pairwise(words)
-        if flag in ("--ctx-checkpoints", "-ctxcp", "--swa-checkpoints") and value.isdigit()
+        for flag, value in pairwise(settings.arguments)
+        if flag in ("--ctx-checkpoints", "-ctxcp", "--swa-checkpoints") and value.isdecimal()
     ]
     return given[-1] if given else CHECKPOINTS
 

@@ -66,6 +66,11 @@ class Engine(Launcher):
             held = devices.count(worker) * 10
             say(f"{table}RPC{worker} (a:1) | 9 = 9 + (9 = {held} + {2 * slots} + 30) + -9 |")
         say(f"{table}Host | 9 = 5 + 0 + 7 |")
+        if flags.get("--spec-type") == "draft-mtp":
+            say(f"{table}RPC0 (a:1) | 9 = 9 + (9 = {devices.count(0) * 10} + 0 + 0) + -9 |")
+            say(f"{table}RPC1 (a:1) | 9 = 9 + (9 = {devices.count(1) * 10} + 4 + 50) + -9 |")
+            say(f"{table}Host | 9 = 5 + 0 + 3 |")
+        say(f"{head} I common_params_fit_impl: projected memory use with initial parameters [MiB]:")
         say(f"{head} I common_fit_params: successfully fit params to free device memory")
 
     def close(self) -> None:
@@ -106,6 +111,17 @@ def test_the_engines_numbers_are_the_account(engine: Engine) -> None:
     )
     assert account.leader == Memory(5 * MIB, 0, 7 * MIB)
     assert [flags["--parallel"] for flags in engine.asked] == ["256"]
+
+
+def test_a_context_for_guessing_ahead_is_in_the_account(engine: Engine) -> None:
+    extra_args = ("--spec-type", "draft-mtp")
+    with accountant(engine, "qwen3-8b") as asks:
+        account = asks.account((12, 25), Settings(8192, 1, extra_args=extra_args))
+    assert account.workers == (
+        Memory(120 * MIB, 2 * MIB, 30 * MIB),
+        Memory(250 * MIB, 6 * MIB, 80 * MIB),
+    )
+    assert account.leader == Memory(5 * MIB, 0, 10 * MIB)
 
 
 def test_large_states_are_asked_about_in_few_slots_and_scaled_up(engine: Engine) -> None:

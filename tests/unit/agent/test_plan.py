@@ -71,5 +71,5 @@ def test_the_digest_is_of_the_header() -> None:
 
 def test_headers_that_make_no_model_are_a_reason() -> None:
     with pytest.raises(GroupError, match=r"m\.gguf: tensor .* is in two files|one of") as caught:
-        read_model([header_of("qwen3-8b")] * 2, "m.gguf")
+        read_model([header_of("qwen3-8b")] * 2, "m.gguf", PlanOptions("", 8192, 1))
     assert caught.value.reason is Reason.ModelInvalid

@@ -107,6 +107,14 @@ def test_a_missing_field_is_named() -> None:
     [
         ({"inference": {"batchSize": 256}}, "spec.inference: ubatchSize must not be greater"),
         (
+            {"inference": {"batchSize": 8, "ubatchSize": 8, "parallel": 9}},
+            "spec.inference: batchSize must be at least parallel",
+        ),
+        (
+            {"inference": {"extraArgs": ["--mmproj", "/vision.gguf"]}},
+            "extraArgs[0]: --mmproj is refused: the plan does not count",
+        ),
+        (
             {"inference": {"extraArgs": ["--ctx-size=5"]}},
             "extraArgs[0]: --ctx-size is refused: the op",
         ),

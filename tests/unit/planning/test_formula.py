@@ -17,8 +17,9 @@ from llamacluster.planning.formula import (
     state_bytes,
     state_in_work,
 )
+from llamacluster.planning.model import Model, model_of
 from tests.model.headers import MODELS
-from tests.unit.planning.test_model import model
+from tests.unit.planning.test_model import header_of, model
 
 MIB = 1 << 20
 SETTINGS = Settings(context_size=8192, parallel=2)
@@ -116,6 +117,85 @@ def test_attention_in_one_piece_holds_all_its_scores() -> None:
     more = compute_bytes(llama, plain, 1, 3) - compute_bytes(llama, SETTINGS, 1, 3)
     scores, instead_of = 32 * 8192 * 512 * 4, 2 * 14336 * 512 * 4
     assert more == scores - instead_of + 4 * 8192 * 512 * 2  # and a wider mask
+
+
+def test_a_worker_with_the_output_layer_alone_computes_logits_only() -> None:
+    gemma = model("gemma-3-27b")
+    account = Formula(gemma).account((31, 31, 1), SETTINGS)
+    assert account.workers[-1].compute == 2 * 262144 * 4
+    many = replace(SETTINGS, context_size=512, parallel=256)
+    assert Formula(gemma).account((31, 32), many).workers[-1].compute == 256 * 262144 * 4
+
+
+def test_a_worker_has_the_masks_of_its_own_layers() -> None:
+    # Layers 0 to 4 see a window, 5 everything.
+    windows, both = Formula(model("gemma-3-27b")).account((5, 5, 53), SETTINGS).workers[:2]
+    assert windows.compute - 5 * 5376 * 512 * 4 == both.compute - 4 * 8192 * 512 * 2
+
+
+def test_no_more_tokens_are_computed_at_once_than_there_are() -> None:
+    llama = model("llama-3.1-8b")
+    few = replace(SETTINGS, context_size=64)
+    assert compute_bytes(llama, few, 1, 3) == compute_bytes(
+        llama, replace(few, batch_size=128, ubatch_size=128), 1, 3
+    )
+    large = replace(SETTINGS, batch_size=1 << 20, ubatch_size=1 << 20)
+    assert compute_bytes(llama, large, 1, 3) == compute_bytes(
+        llama, replace(large, ubatch_size=2 * 8192), 1, 3
+    )
+
+
+@pytest.mark.parametrize("flag", ["--kv-unified", "--kv_unified", "-kvu"])
+def test_slots_that_share_a_cache_see_all_of_it(flag: str) -> None:
+    llama, shared = model("llama-3.1-8b"), replace(SETTINGS, extra_args=(flag,))
+    more = compute_bytes(llama, shared, 1, 3) - compute_bytes(llama, SETTINGS, 1, 3)
+    assert more == 4 * 8192 * 512 * 2
+
+
+def of_architecture(name: str, **values: int) -> Model:
+    """Gemma 3 as another architecture would have it."""
+    header = model("gemma-3-27b").header
+    renamed = {key.replace("gemma3.", f"{name}."): each for key, each in header.values.items()}
+    more = {f"{name}.attention.{key}": value for key, value in values.items()}
+    arrays = {key.replace("gemma3.", f"{name}."): each for key, each in header.arrays.items()}
+    values_of = {**renamed, "general.architecture": name, **more}
+    return model_of([replace(header, values=values_of, arrays=arrays)])
+
+
+def test_some_architectures_see_everything_in_the_first_of_so_many_layers() -> None:
+    windows = context_bytes(of_architecture("smallthinker"), SETTINGS)[:8]
+    assert [size == max(windows) for size in windows] == [True, False, False, False] * 2
+    windows = context_bytes(of_architecture("afmoe"), SETTINGS)[:8]
+    assert [size == max(windows) for size in windows] == [False, False, False, True] * 2
+
+
+def test_a_window_of_which_layers_is_not_known_has_a_wide_bound_and_room_for_all_of_it() -> None:
+    unknown = of_architecture("novel")
+    assert Formula(unknown).error_percent == 60
+    assert context_bytes(unknown, SETTINGS)[:62] == [2 * 8192 * 2 * 16 * 128 * 2] * 62
+    assert checkpoint_bytes(unknown, SETTINGS) == 62 * (1024 + 512) * 2 * 16 * 128 * 2
+    assert Formula(of_architecture("novel", sliding_window_pattern=3)).error_percent == 10
+    unused = of_architecture("phi3")
+    assert (Formula(unused).error_percent, checkpoint_bytes(unused, SETTINGS)) == (10, 0)
+
+
+def test_values_without_a_length_of_their_own_are_as_wide_as_a_head() -> None:
+    deepseek = model("deepseek-v3")
+    names = {"attention.key_length": 96, "attention.head_count": 128}
+    values = {
+        key: each for key, each in deepseek.header.values.items() if "value_length" not in key
+    }
+    header = replace(
+        deepseek.header,
+        values=values | {f"deepseek2.{name}": each for name, each in names.items()},
+        tensors=tuple(each for each in deepseek.header.tensors if "attn_k_b" not in each.name),
+    )
+    assert context_bytes(model_of([header]), SETTINGS)[0] == 2 * 8192 * 128 * (96 + 7168 // 128) * 2
+
+
+def test_what_guesses_ahead_keeps_a_context_of_its_own() -> None:
+    ahead = model_of([header_of("glm-4.5-air")], ahead=True)
+    assert context_bytes(ahead, SETTINGS)[45:] == [2 * 8192 * 2 * 8 * 128 * 2] * 2 + [0]
 
 
 @pytest.mark.parametrize("name", MODELS)

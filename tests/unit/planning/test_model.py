@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llamacluster.planning.gguf import GgufError, Header, read_header
-from llamacluster.planning.model import Model, model_of
+from llamacluster.planning.model import Model, guesses_ahead, model_of
 from tests.model.headers import MODELS, write_header
 
 
@@ -68,6 +68,30 @@ def test_what_prepares_a_token_for_all_layers_is_with_the_first() -> None:
 def test_a_model_that_only_embeds_has_no_output_matrix() -> None:
     assert model("bge-m3").layers == 25
     assert model("bge-m3").layer_bytes[-1] == 0
+
+
+def test_layers_that_guess_ahead_weigh_something_if_they_are_used() -> None:
+    assert model("glm-4.5-air").layer_bytes[46] == 0
+    ahead = model_of([header_of("glm-4.5-air")], ahead=True)
+    assert ahead.layer_bytes[46] > ahead.layer_bytes[44]
+    assert ahead.largest_tensor[46] > 0
+    assert ahead.digest == model("glm-4.5-air").digest
+
+
+@pytest.mark.parametrize(
+    ("extra_args", "ahead"),
+    [
+        (("--spec-type", "draft-mtp"), True),
+        (("--spec_type", "ngram-mod,draft-mtp"), True),
+        (("--spec-type", "ngram-mod"), False),
+        (("--spec-type",), False),
+        (("draft-mtp", "--seed"), False),
+    ],
+)
+def test_the_users_arguments_say_whether_it_is_guessed_ahead(
+    extra_args: tuple[str, ...], ahead: bool
+) -> None:
+    assert guesses_ahead(extra_args) == ahead
 
 
 def test_an_encoder_with_a_decoder_is_refused() -> None:
