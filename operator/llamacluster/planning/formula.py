@@ -15,6 +15,7 @@ from typing import Final, Literal
 from llamacluster.planning.account import Account, Memory, Settings
 from llamacluster.planning.gguf import TENSOR_TYPES, Header
 from llamacluster.planning.model import Model
+from llamacluster.planning.reasons import GroupError, Reason
 
 _PADDING: Final = 256
 """The engine rounds the cells of each cache up to this."""
@@ -75,6 +76,12 @@ class Formula:
 
     def account(self, layers: Sequence[int], settings: Settings) -> Account:
         """See Accountant."""
+        if settings.cache_type_v not in WIDE_CACHE_TYPES and _plain_attention(settings):
+            raise GroupError(
+                Reason.EngineFailed,
+                f"cacheTypeV {settings.cache_type_v} needs flash attention, which extraArgs turns"
+                " off: leave it on, or take f16",
+            )
         context = context_bytes(self.model, settings)
         workers, first = [], 0
         for index, count in enumerate(layers):
@@ -302,7 +309,7 @@ def _cells_seen(settings: Settings) -> int:
 def _plain_attention(settings: Settings) -> bool:
     """Whether the user has turned off attention in pieces."""
     return any(
-        flag in ("--flash-attn", "-fa") and value == "off"
+        flag in ("--flash-attn", "-fa") and value in ("off", "disabled", "0", "false")
         for flag, value in pairwise(settings.arguments)
     )
 

@@ -18,6 +18,8 @@ from llamacluster.planning.formula import (
     state_in_work,
 )
 from llamacluster.planning.model import Model, model_of
+from llamacluster.planning.plan import Planner, Wanted
+from llamacluster.planning.reasons import GroupError
 from tests.model.headers import MODELS
 from tests.unit.planning.test_model import header_of, model
 
@@ -150,6 +152,18 @@ def test_slots_that_share_a_cache_see_all_of_it(flag: str) -> None:
     llama, shared = model("llama-3.1-8b"), replace(SETTINGS, extra_args=(flag,))
     more = compute_bytes(llama, shared, 1, 3) - compute_bytes(llama, SETTINGS, 1, 3)
     assert more == 4 * 8192 * 512 * 2
+
+
+@pytest.mark.parametrize("off", ["off", "0"])
+def test_a_quantised_v_cache_needs_flash_attention(off: str) -> None:
+    llama = Formula(model("llama-3.1-8b"))
+    plain = replace(SETTINGS, cache_type_k="q8_0", extra_args=("-fa", off))
+    assert llama.account((11, 22), plain)
+    with pytest.raises(GroupError, match="cacheTypeV q8_0 needs flash attention"):
+        llama.account((11, 22), replace(plain, cache_type_v="q8_0"))
+    large = replace(plain, cache_type_k="f16", context_size=131072)
+    advice = Planner(llama.model, llama).plan(Wanted(workers=2), large).advice
+    assert not any("q8_0" in text for text in advice)
 
 
 def of_architecture(name: str, **values: int) -> Model:
