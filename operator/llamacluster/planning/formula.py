@@ -72,7 +72,7 @@ class Formula:
             bounds.append(40)
         if _has_unknown_window(self.model.header):
             bounds.append(60)
-        return max(*bounds, 25 if _embeds(self.model.header) else 10, 0)
+        return max(*bounds, 40 if _embeds(self.model.header) else 10, 0)
 
     def account(self, layers: Sequence[int], settings: Settings) -> Account:
         """See Accountant."""
@@ -286,11 +286,19 @@ def compute_bytes(
         numbers = (7 if worker else 12) * width + inner
         return tokens * numbers * _F32 + masks
     state = state_in_work(model, settings.parallel)
-    copies = used + (7 if gated else 4)
+    copies, more, first = (7, 8, 5) if gated else (4, 7, 5)
+    if any(map(_norms_after, (model.tensors[layer] for layer in blocks))):
+        copies, more, first, inner = 4, 3, 9, inner * 3 // 2
+    copies += used
     if workers > 1:
-        copies += (8 if gated else 7) + (5 if worker == 0 else 0)
+        copies += more + (first if worker == 0 else 0)
         masks *= 4
     return max(tokens * (copies * width + inner) * _F32 + masks + state, logits)
+
+
+def _norms_after(names: frozenset[str]) -> bool:
+    """Whether a layer has its norms behind its parts only, as those of OLMo 2 and EXAONE 4."""
+    return "post_attention_norm.weight" in names and "attn_norm.weight" not in names
 
 
 def _batch_tokens(settings: Settings) -> int:
