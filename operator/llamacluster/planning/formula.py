@@ -362,12 +362,11 @@ def _mask_bytes(model: Model, settings: Settings, blocks: range) -> int:
     if _embeds(model.header):
         return tokens * tokens * 2
     windowed = _windowed(model.header)
-    kinds = {
-        _window_cells(model.header, settings) if windowed[layer] else _cells_seen(settings)
-        for layer in blocks
-        if any(map(_ATTENDS.match, model.tensors[layer]))
-    }
-    return sum(kinds) * tokens * (4 if _plain_attention(settings) else 2)
+    kinds = {windowed[layer] for layer in blocks if any(map(_ATTENDS.match, model.tensors[layer]))}
+    cells = sum(
+        _window_cells(model.header, settings) if kind else _cells_seen(settings) for kind in kinds
+    )
+    return cells * tokens * (4 if _plain_attention(settings) else 2)
 
 
 def _row(cache_type: str, width: int) -> int:
