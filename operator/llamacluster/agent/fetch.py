@@ -20,7 +20,15 @@ from threading import Event
 from typing import Protocol
 
 from llamacluster.agent.log import Log
-from llamacluster.agent.source import Web, file_name, local_files, scheme, shard_urls, shown
+from llamacluster.agent.source import (
+    Web,
+    content_length,
+    file_name,
+    local_files,
+    scheme,
+    shard_urls,
+    shown,
+)
 from llamacluster.planning.reasons import GroupError, Reason
 
 CHUNK_BYTES = 1 << 20
@@ -248,9 +256,8 @@ class ModelStore:
     def _inquire(self, url: str) -> _Remote:
         # GET without reading, not HEAD: signed URLs are signed for one method.
         with self._web.opened(url, {}) as response:
-            length = response.headers.get("Content-Length", "")
             return _Remote(
-                bytes=int(length) if length.isdigit() else None,
+                bytes=content_length(response),
                 etag=response.headers.get("ETag"),
                 modified=response.headers.get("Last-Modified"),
             )

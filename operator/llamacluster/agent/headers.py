@@ -14,7 +14,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from llamacluster.agent.source import Web, file_name, local_files, scheme, shard_urls, shown
+from llamacluster.agent.source import (
+    Web,
+    content_length,
+    file_name,
+    local_files,
+    scheme,
+    shard_urls,
+    shown,
+)
 from llamacluster.planning.gguf import GgufError, Header, Source, read_header
 from llamacluster.planning.reasons import GroupError, Reason
 
@@ -23,7 +31,7 @@ LARGEST_RANGE_BYTES = 4 << 20
 """Ranges grow up to this. The header of a large model is 5 to 12 MiB."""
 SECONDS = 300.0
 """For all headers of a model."""
-_CONTENT_RANGE = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (?P<first>[0-9]{1,18})-[0-9]{1,18}/(?P<total>[0-9]{1,18}|\*)")
 
 
 def fetch_headers(
@@ -100,6 +108,8 @@ class RangeReader:
         self._deadline = deadline
         self._monotonic = monotonic
         self._position = 0
+        self._first = self._end = 0
+        """Of the range that is being read; what a server sends beyond it is let be."""
         self._step = FIRST_RANGE_BYTES
         self._response: http.client.HTTPResponse | None = None
         self._whole = False
@@ -115,13 +125,16 @@ class RangeReader:
             if self._monotonic() > self._deadline:
                 raise self._failure(f"the header did not arrive within {SECONDS:g} s")
             try:
-                data = self._response.read1(size)
+                left = size if self._whole else min(size, self._end - self._position)
+                data = self._response.read1(left) if left else b""
             except (OSError, http.client.HTTPException) as error:
                 raise self._failure(str(error) or type(error).__name__) from error
             if data:
                 self._position += len(data)
                 return data
             self.close()
+            if not self._whole and self._position == self._first:
+                raise self._failure("the server sent nothing of the range that was asked for")
             if self._whole:
                 if self.total not in (None, self._position):
                     raise self._failure(f"it ended after {self._position} of {self.total} bytes")
@@ -134,9 +147,9 @@ class RangeReader:
             self._response = None
 
     def _request(self) -> http.client.HTTPResponse:
-        end = self._position + self._step - 1
+        self._first, self._end = self._position, self._position + self._step
         self._step = min(2 * self._step, LARGEST_RANGE_BYTES)
-        headers = {"Range": f"bytes={self._position}-{end}"}
+        headers = {"Range": f"bytes={self._first}-{self._end - 1}"}
         if self._etag:
             headers["If-Range"] = self._etag  # another file by now is sent whole, from its start
         response = self._web.opened(self._url, headers)
@@ -153,8 +166,7 @@ class RangeReader:
             raise self._failure("the file changed while its header was read")
         else:
             self._whole = True
-            length = response.headers.get("Content-Length", "")
-            self.total = int(length) if length.isdigit() else None
+            self.total = content_length(response)
         return response
 
     def _failure(self, why: str) -> GroupError:

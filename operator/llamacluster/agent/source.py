@@ -215,11 +215,23 @@ def _opened(
                 f"{shown(url)} does not exist ({error.code}): correct model.uri",
             ) from error
         raise GroupError(
-            Reason.ModelDownloadFailed, f"{shown(url)} answers {error.code} {error.reason}"
+            Reason.ModelDownloadFailed,
+            f"{shown(url)} answers {error.code} {_in_one_line(error.reason)}",
         ) from error
     except (OSError, OverflowError, http.client.HTTPException, ValueError) as error:
         why = getattr(error, "reason", None) or error
         raise GroupError(
-            Reason.ModelDownloadFailed, f"{shown(url)} cannot be reached: {why}"
+            Reason.ModelDownloadFailed, f"{shown(url)} cannot be reached: {_in_one_line(why)}"
         ) from error
     return response
+
+
+def content_length(response: http.client.HTTPResponse) -> int | None:
+    """Bytes of the body; None if the server does not say."""
+    length = response.headers.get("Content-Length", "")
+    return int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+
+
+def _in_one_line(words: object) -> str:
+    """What a server or a library says, short enough for a message: it may be anything."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(words)).split())[:200]

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from llamacluster.planning.account import Account, Memory, Settings
 from llamacluster.planning.gguf import TENSOR_TYPES, Header
 from llamacluster.planning.model import Model
+from llamacluster.planning.reasons import GroupError, Reason
 
 _PADDING: Final = 256
 """The engine rounds the cells of each cache up to this."""
@@ -71,10 +72,16 @@ class Formula:
             bounds.append(40)
         if _has_unknown_window(self.model.header):
             bounds.append(60)
-        return max(*bounds, 25 if _embeds(self.model.header) else 10, 0)
+        return max(*bounds, 40 if _embeds(self.model.header) else 10, 0)
 
     def account(self, layers: Sequence[int], settings: Settings) -> Account:
         """See Accountant."""
+        if settings.cache_type_v not in WIDE_CACHE_TYPES and _plain_attention(settings):
+            raise GroupError(
+                Reason.EngineFailed,
+                f"cacheTypeV {settings.cache_type_v} needs flash attention, which extraArgs turns"
+                " off: leave it on, or take f16",
+            )
         context = context_bytes(self.model, settings)
         workers, first = [], 0
         for index, count in enumerate(layers):
@@ -279,11 +286,19 @@ def compute_bytes(
         numbers = (7 if worker else 12) * width + inner
         return tokens * numbers * _F32 + masks
     state = state_in_work(model, settings.parallel)
-    copies = used + (7 if gated else 4)
+    copies, more, first = (7, 8, 5) if gated else (4, 7, 5)
+    if any(map(_norms_after, (model.tensors[layer] for layer in blocks))):
+        copies, more, first, inner = 4, 3, 9, inner * 3 // 2
+    copies += used
     if workers > 1:
-        copies += (8 if gated else 7) + (5 if worker == 0 else 0)
+        copies += more + (first if worker == 0 else 0)
         masks *= 4
     return max(tokens * (copies * width + inner) * _F32 + masks + state, logits)
+
+
+def _norms_after(names: frozenset[str]) -> bool:
+    """Whether a layer has its norms behind its parts only, as those of OLMo 2 and EXAONE 4."""
+    return "post_attention_norm.weight" in names and "attn_norm.weight" not in names
 
 
 def _batch_tokens(settings: Settings) -> int:
@@ -302,7 +317,7 @@ def _cells_seen(settings: Settings) -> int:
 def _plain_attention(settings: Settings) -> bool:
     """Whether the user has turned off attention in pieces."""
     return any(
-        flag in ("--flash-attn", "-fa") and value == "off"
+        flag in ("--flash-attn", "-fa") and value in ("off", "disabled", "0", "false")
         for flag, value in pairwise(settings.arguments)
     )
 
@@ -347,12 +362,11 @@ def _mask_bytes(model: Model, settings: Settings, blocks: range) -> int:
     if _embeds(model.header):
         return tokens * tokens * 2
     windowed = _windowed(model.header)
-    kinds = {
-        _window_cells(model.header, settings) if windowed[layer] else _cells_seen(settings)
-        for layer in blocks
-        if any(map(_ATTENDS.match, model.tensors[layer]))
-    }
-    return sum(kinds) * tokens * (4 if _plain_attention(settings) else 2)
+    kinds = {windowed[layer] for layer in blocks if any(map(_ATTENDS.match, model.tensors[layer]))}
+    cells = sum(
+        _window_cells(model.header, settings) if kind else _cells_seen(settings) for kind in kinds
+    )
+    return cells * tokens * (4 if _plain_attention(settings) else 2)
 
 
 def _row(cache_type: str, width: int) -> int:

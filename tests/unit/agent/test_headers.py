@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -33,6 +34,10 @@ class Web:
     etag_after_first: str | None = None
     shift: int = 0
     bytes_a_piece: int | None = None
+    more: bytes = b""
+    """Behind each range."""
+    length: str | None = None
+    """What it says instead of the true length of an answer."""
     asked: list[str | None] = field(default_factory=list)
     sent: int = 0
     url: str = ""
@@ -59,7 +64,8 @@ def web(tmp_path: Path) -> Iterator[Web]:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{state.total}")
             else:
                 self.send_response(200)
-            self.send_header("Content-Length", str(last + 1 - first))
+            length = last + 1 - first + len(state.more)
+            self.send_header("Content-Length", state.length or str(length))
             self.send_header("ETag", state.etag)
             self.end_headers()
             state.etag = state.etag_after_first or state.etag
@@ -74,6 +80,8 @@ def web(tmp_path: Path) -> Iterator[Web]:
                         return  # the client has seen enough
                     first += len(piece)
                     state.sent += len(piece)
+                with suppress(OSError):
+                    self.wfile.write(state.more)
 
     with answering(Handler) as port:
         state.url = f"http://127.0.0.1:{port}/m.gguf"
@@ -175,6 +183,29 @@ def test_a_file_that_changes_meanwhile_is_not_mixed(web: Web, tmp_path: Path) ->
 def test_another_range_than_asked_for_is_refused(web: Web, tmp_path: Path) -> None:
     web.shift = 5
     assert "sent another range than was asked for" in refusal(web.url, tmp_path).message
+
+
+def test_what_a_server_sends_beyond_a_range_is_let_be(
+    web: Web, served: Header, tmp_path: Path
+) -> None:
+    web.more = b"x" * 5000
+    assert fetched(web.url, tmp_path) == served
+    assert len(web.asked) == 4
+
+
+@pytest.mark.usefixtures("served")
+def test_a_server_that_sends_nothing_is_asked_once(web: Web, tmp_path: Path) -> None:
+    web.length = "0"
+    assert "the server sent nothing of the range" in refusal(web.url, tmp_path).message
+    assert len(web.asked) == 1
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "\xb2"])
+def test_a_length_that_is_no_number_is_not_known(
+    web: Web, served: Header, tmp_path: Path, length: str
+) -> None:
+    web.ranges, web.length = False, length
+    assert fetched(web.url, tmp_path) == served
 
 
 def test_a_file_that_ends_in_its_header_is_told(web: Web, tmp_path: Path) -> None:
