@@ -38,12 +38,7 @@ LOOK_SECONDS = 2.0
 """Between two looks for new containers."""
 QUIET_SECONDS = 0.3
 """What comes within it is put into order."""
-CONTAINERS = (
-    LEADER_CONTAINER,
-    GATE_CONTAINER,
-    WORKER_CONTAINER,
-    TUNNEL_CONTAINER,
-)
+CONTAINERS = (LEADER_CONTAINER, GATE_CONTAINER, WORKER_CONTAINER, TUNNEL_CONTAINER)
 _COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta")
 
 
