@@ -59,7 +59,7 @@ class Request:
 @click.option("--wait", is_flag=True, help="Wait until all groups are upgraded and Ready.")
 @click.option(
     "--timeout",
-    type=Duration(),
+    type=Duration(least_seconds=1),
     default="30m",
     show_default=True,
     help="How long to wait at most, such as 90s or 1h.",

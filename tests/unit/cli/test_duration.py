@@ -28,3 +28,10 @@ def test_a_duration_is_read_as_seconds(text: object, seconds: int) -> None:
 def test_what_is_none_is_told_what_one_is(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no time such as 90s, 15m or 1h30m"):
         Duration().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "0h0m", "59s"])
+def test_one_that_is_too_short_is_told_the_least(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=f"'{text}' is less than 60s"):
+        Duration(least_seconds=60).convert(text, None, None)
+    assert Duration(least_seconds=60).convert("1m", None, None) == 60

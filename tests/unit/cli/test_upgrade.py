@@ -160,6 +160,12 @@ def test_it_does_not_wait_for_what_does_not_come(
         waited(api, PLANS, after)
 
 
+def test_no_time_to_wait_is_refused() -> None:
+    result = CliRunner().invoke(plugin, ["upgrade", "x", "--wait", "--timeout=0"])
+    assert result.exit_code == 2
+    assert "Invalid value for '--timeout': '0' is less than 1s" in result.output
+
+
 def test_help_says_the_exit_codes() -> None:
     result = CliRunner().invoke(plugin, ["upgrade", "--help"])
     assert result.exit_code == 0
