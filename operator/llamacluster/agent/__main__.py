@@ -53,9 +53,9 @@ from llamacluster.agent.contract.places import (
 )
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
-from llamacluster.agent.gate import Gate, haproxy_program
+from llamacluster.agent.gate import Gate
 from llamacluster.agent.gatesockets import GateSockets
-from llamacluster.agent.haproxy import SOCKET, Runtime
+from llamacluster.agent.haproxy import SOCKET, Runtime, haproxy_program
 from llamacluster.agent.leader import Leader
 from llamacluster.agent.limits import Limits
 from llamacluster.agent.listening import connections, is_listening

@@ -21,15 +21,12 @@ configuration changes while the pod lives but keys and certificate, which HAProx
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
 from llamacluster.agent.access import CERTIFICATE_FILE, KEYS_FILE, Access
-from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract.options import GateOptions
 from llamacluster.agent.contract.places import (
@@ -42,20 +39,16 @@ from llamacluster.agent.contract.places import (
     SERVING,
 )
 from llamacluster.agent.drain import Drain
-from llamacluster.agent.haproxy import SOCKET
+from llamacluster.agent.haproxy import SOCKET, STOP_SECONDS, HAProxy
 from llamacluster.agent.log import Log
 from llamacluster.agent.process import Child, Launcher, stop
 from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.planning.bodies import QUICK_REQUESTS, max_body_bytes
-from llamacluster.planning.reasons import GroupError, Reason
 
-PROGRAM = "haproxy"
 LOOK_SECONDS = 1.0
 """Between two looks at the Secrets of the API."""
 QUIET_SECONDS = 1.0
 """Without a request in the engine after which, when no new one is taken, all have their answers."""
-STOP_SECONDS = 1.0
-STABLE_SECONDS = 60.0
 
 RECEIVE_BYTES = 16 << 10
 """Of a client, in the kernel. No more, because cgroup v2 counts what the kernel keeps for 1,000
@@ -98,40 +91,31 @@ class Gate:
         clock: Clock,
         log: Log,
     ) -> None:
-        self._argv = [program, "-db", "-f", str(folder / "haproxy.cfg")]
-        self._configuration = configuration(options, folder)
-        self._file = folder / "haproxy.cfg"
+        self._haproxy = HAProxy(
+            program, folder / "haproxy.cfg", configuration(options, folder), launcher, clock, log
+        )
         self._access = access
         self._bodies = bodies
         self._running_requests = running_requests
         self._drain = drain
-        self._launcher = launcher
         self._clock = clock
         self._log = log
         self._wake = Event()  # HAProxy ended, or all is to stop
 
     def run(self) -> None:
         """Keeps HAProxy running until `stop`."""
-        self._file.write_text(self._configuration)
-        backoff = Backoff(0.1, 10.0)
         while not self._drain.has_begun:
             self._wake.clear()
             self._access.refresh()
             if not self._access.has_certificate:
                 self._clock.wait(self._wake, LOOK_SECONDS)
                 continue
-            child = self._launcher.start(self._argv, self._log.passed_through, self._wake.set)
-            started = self._clock.monotonic()
-            self._log.info("started HAProxy", pid=child.pid)
+            child = self._haproxy.start(self._wake.set)
             self._wait(child, self._keeps_up)
             if self._drain.has_begun:
                 self._let_the_last_go(child)
                 return
-            if self._clock.monotonic() - started > STABLE_SECONDS:
-                backoff.reset()
-            wait = backoff.next_seconds()
-            self._log.error(f"HAProxy ended with {child.exit_code()}", retry_seconds=f"{wait:.1f}")
-            self._clock.wait(self._wake, wait)
+            self._clock.wait(self._wake, self._haproxy.ended(child.exit_code()))
 
     def stop(self) -> None:
         """Makes `run` return once the last client has its answer; called again, at once."""
@@ -172,17 +156,6 @@ class Gate:
         while child.exit_code() is None and not until():
             self._clock.wait(self._wake, 0.1 if self._drain.has_begun else LOOK_SECONDS)
             self._wake.clear()
-
-
-def haproxy_program() -> str:
-    """Path of HAProxy. Raises GroupError if the image has none."""
-    path = shutil.which(PROGRAM, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
-    if path:
-        return path
-    raise GroupError(
-        Reason.EngineFailed,
-        f"the image has no {PROGRAM} on its PATH: use an image made from images/engine",
-    )
 
 
 def configuration(options: GateOptions, folder: Path = Path(GATE_DIR)) -> str:

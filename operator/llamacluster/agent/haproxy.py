@@ -1,22 +1,82 @@
-"""The running HAProxy, told over its runtime API: it takes keys and certificates as it runs, and no
-connection notices.
+"""HAProxy, in the gate and in the tunnel: its process, and what it is told as it runs.
 
-Whoever reaches that API reads HAProxy's memory, private keys and all. So it is at a Unix socket in
-a folder of HAProxy's container alone, never on loopback, which all containers of a pod share.
+Over its runtime API it takes keys and certificates, and no connection notices. Whoever reaches that
+API reads HAProxy's memory, private keys and all. So it is at a Unix socket in a folder of HAProxy's
+container alone, never on loopback, which all containers of a pod share.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from socket import AF_UNIX, SOCK_STREAM, socket
 
+from llamacluster.agent.backoff import Backoff
+from llamacluster.agent.clock import Clock
+from llamacluster.agent.log import Log
+from llamacluster.agent.process import Child, Launcher
+from llamacluster.planning.reasons import GroupError, Reason
+
+PROGRAM = "haproxy"
+STOP_SECONDS = 1.0
+STABLE_SECONDS = 60.0
 SOCKET = "haproxy.sock"
 ANSWER_SECONDS = 5.0
 MAX_COMMAND_BYTES = 15_000
 """A command with all that belongs to it must fit one of HAProxy's buffers, of 16 KiB."""
 ENTRIES_PER_COMMAND = 100
+
+
+def haproxy_program() -> str:
+    """Path of HAProxy. Raises GroupError if the image has none."""
+    path = shutil.which(PROGRAM, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin")
+    if path:
+        return path
+    raise GroupError(
+        Reason.EngineFailed,
+        f"the image has no {PROGRAM} on its PATH: use an image made from images/engine",
+    )
+
+
+class HAProxy:
+    """HAProxy's process, which is started again when it ends by itself."""
+
+    def __init__(
+        self,
+        program: str,
+        file: Path,
+        configuration: str,
+        launcher: Launcher,
+        clock: Clock,
+        log: Log,
+    ) -> None:
+        """`file` is where HAProxy finds its configuration."""
+        self._argv = [program, "-db", "-f", str(file)]
+        self._file = file
+        self._configuration = configuration
+        self._launcher = launcher
+        self._clock = clock
+        self._log = log
+        self._backoff = Backoff(0.1, 10.0)
+        self._started = 0.0
+
+    def start(self, on_exit: Callable[[], None]) -> Child:
+        self._file.write_text(self._configuration)
+        child = self._launcher.start(self._argv, self._log.passed_through, on_exit)
+        self._started = self._clock.monotonic()
+        self._log.info("started HAProxy", pid=child.pid)
+        return child
+
+    def ended(self, code: int | None) -> float:
+        """Says that it ended by itself; in how many seconds it is to be started again."""
+        if self._clock.monotonic() - self._started > STABLE_SECONDS:
+            self._backoff.reset()
+        wait = self._backoff.next_seconds()
+        self._log.error(f"HAProxy ended with {code}", retry_seconds=f"{wait:.1f}")
+        return wait
 
 
 class RuntimeRefused(Exception):

@@ -26,7 +26,6 @@ from threading import Event
 
 from llamacluster.agent import certificates
 from llamacluster.agent.api import Answer, Route
-from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.certificates import Certificates, Turnover
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract.options import TunnelOptions
@@ -41,13 +40,11 @@ from llamacluster.agent.contract.places import (
     tunnel_address,
 )
 from llamacluster.agent.drain import Drain
-from llamacluster.agent.haproxy import SOCKET, Runtime, RuntimeRefused
+from llamacluster.agent.haproxy import SOCKET, STOP_SECONDS, HAProxy, Runtime, RuntimeRefused
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError
 from llamacluster.agent.process import Child, Launcher, stop
 
-STOP_SECONDS = 1.0
-STABLE_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 """Between two looks at the certificates."""
 MAX_CONNECTIONS = 200
@@ -74,9 +71,8 @@ class Tunnel:
         log: Log,
     ) -> None:
         """`folder` is of this container alone. `address_of` a name raises PeerError."""
-        self._file = folder / "tunnel.cfg"
-        self._argv = [program, "-db", "-f", str(self._file)]
-        self._configuration = configuration(options, worker_names, folder)
+        text = configuration(options, worker_names, folder)
+        self._haproxy = HAProxy(program, folder / "tunnel.cfg", text, launcher, clock, log)
         self._worker_names = worker_names
         self._leaf_delay_seconds = options.leaf_delay_seconds
         self._tls_folder = tls_folder
@@ -84,31 +80,22 @@ class Tunnel:
         self._address_of = address_of
         self._runtime = runtime
         self._drain = drain
-        self._launcher = launcher
         self._clock = clock
         self._log = log
         self._wake = Event()  # HAProxy ended, or all is to stop
 
     def run(self) -> None:
         """Keeps HAProxy running until `stop`."""
-        self._file.write_text(self._configuration)
-        backoff = Backoff(0.1, 10.0)
         while not self._is_over():
             self._wake.clear()
             turnover = Turnover(certificates.read(self._tls_folder), self._leaf_delay_seconds)
-            child = self._launcher.start(self._argv, self._log.passed_through, self._wake.set)
-            started = self._clock.monotonic()
-            self._log.info("started HAProxy", pid=child.pid)
+            child = self._haproxy.start(self._wake.set)
             self._wait(child, turnover)
             code = child.exit_code()
             if code is None:
                 stop(child, STOP_SECONDS)
                 return
-            if self._clock.monotonic() - started > STABLE_SECONDS:
-                backoff.reset()
-            wait = backoff.next_seconds()
-            self._log.error(f"HAProxy ended with {code}", retry_seconds=f"{wait:.1f}")
-            self._clock.wait(self._wake, wait)
+            self._clock.wait(self._wake, self._haproxy.ended(code))
 
     def stop(self) -> None:
         """Makes `run` return once the pod's agent has ended; called again, at once."""
