@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.e2e.live import Live
-from tests.kind.cluster import Cluster, tool
+from tests.kind.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,9 @@ def measure(live: Live) -> Round:
 
 def watch(live: Live) -> Iterator[tuple[float, dict[str, Any]]]:
     """States of the group's pods as they come, with the time at which they came."""
-    command = [
-        *(tool("kubectl"), f"--kubeconfig={live.cluster.kubeconfig}", f"-n={live.namespace}"),
-        *(
-            "get",
-            "pods",
-            "-l",
-            live.selector,
-            "--watch",
-            "-o",
-            "json",
-        ),
-    ]
+    command = live.cluster.kubectl_command(
+        *("get", "pods", f"-n={live.namespace}", "-l", live.selector, "--watch", "-o", "json")
+    )
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

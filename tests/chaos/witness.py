@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import re
 import subprocess
 import time
@@ -22,7 +21,8 @@ from llamacluster.resources.metadata import CLUSTER_LABEL
 from tests.chaos.laws import Answer, Span
 from tests.e2e.live import Live, eventually
 from tests.kind import docker
-from tests.kind.cluster import Cluster, tool
+from tests.kind.cluster import Cluster
+from tests.kind.command import listening_to
 
 LOOK_SECONDS = 0.5
 CLIENT = Path(__file__).with_name("client.py")
@@ -176,7 +176,7 @@ def watching(live: Live, image: str) -> Iterator[Witness]:
 @contextlib.contextmanager
 def _api(cluster: Cluster) -> Iterator[str]:
     process = subprocess.Popen(
-        [tool("kubectl"), f"--kubeconfig={cluster.kubeconfig}", "proxy", "--port=0"],
+        cluster.kubectl_command("proxy", "--port=0"),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # the API server may be away
         text=True,
@@ -205,27 +205,21 @@ def _load(witness: Witness, image: str) -> Iterator[None]:
     pod = live.read("pod", name)
     file = f"/var/log/pods/{live.namespace}_{name}_{pod['metadata']['uid']}/clients/0.log"
     engine = docker.need_running()
-    process = subprocess.Popen(
-        ["docker", "exec", pod["spec"]["nodeName"], "tail", "-n", "+1", "-F", file],
-        env=os.environ | engine.env,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    command = ["docker", "exec", pod["spec"]["nodeName"], "tail", "-n", "+1", "-F", file]
 
-    def read() -> None:
-        for line in process.stdout or ():
-            # As the container runtime writes it: time, stream, whole or part, and the text.
-            said = json.loads(line.split(" ", 3)[3])
-            if said["kind"] != "oracle":
-                witness.answers.append(Answer(**said))
+    def hear(line: str) -> None:
+        # As the container runtime writes it: time, stream, whole or part, and the text.
+        said = json.loads(line.split(" ", 3)[3])
+        if said["kind"] != "oracle":
+            witness.answers.append(Answer(**said))
 
-    Thread(target=read, daemon=True).start()
     try:
-        eventually(lambda: any(a.outcome == "done" for a in witness.answers), "clients are served")
-        yield
+        with listening_to(command, hear, env=engine.env):
+            eventually(
+                lambda: any(a.outcome == "done" for a in witness.answers), "clients are served"
+            )
+            yield
     finally:
-        process.kill()
-        process.wait()
         live.kubectl("delete", "pod", name, "--grace-period=0", "--force")
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Thread
 
 import pytest
 
 from tests.e2e.live import Json, Live, eventually, placed
-from tests.kind.cluster import tool
+from tests.kind.command import listening_to
 from tests.kind.product import SYSTEM_NAMESPACE
 
 pytestmark = pytest.mark.e2e
@@ -102,28 +100,18 @@ def watching(live: Live) -> Iterator[Serving]:
     """What happens to the leaders meanwhile."""
     serving = Serving()
     leaders = f"llamacluster.dev/cluster={live.name},leaderworkerset.sigs.k8s.io/worker-index=0"
-    process = subprocess.Popen(
-        [
-            *(tool("kubectl"), f"--kubeconfig={live.cluster.kubeconfig}", "get", "pods", "-l"),
-            *(leaders, f"--namespace={live.namespace}", "--watch", "-o", "json"),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
+    command = live.cluster.kubectl_command(
+        *("get", "pods", "-l", leaders, f"--namespace={live.namespace}", "--watch", "-o", "json")
     )
+    text: list[str] = []
 
-    def read() -> None:
+    def hear(line: str) -> None:
         # One pretty-printed object after another.
-        text: list[str] = []
-        for line in process.stdout or ():
-            text.append(line)
-            if line == "}\n":
-                serving.saw(json.loads("".join(text)))
-                text.clear()
+        text.append(line)
+        if line == "}":
+            serving.saw(json.loads("".join(text)))
+            text.clear()
 
-    Thread(target=read, daemon=True).start()
-    try:
+    with listening_to(command, hear):
         eventually(lambda: len(serving.ready) == 2, "both leaders are seen")
         yield serving
-    finally:
-        process.kill()
-        process.wait()

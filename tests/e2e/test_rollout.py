@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from threading import Thread
 
 import pytest
 
 from tests.e2e.live import TINY, Json, Live, eventually, tiny
-from tests.kind.cluster import tool
+from tests.kind.command import listening_to
 
 pytestmark = pytest.mark.e2e
 
@@ -58,33 +56,23 @@ def asking(live: Live) -> Iterator[Clients]:
     """Clients that ask through the Service, again and again."""
     clients = Clients()
     url = f"http://{live.name}:8080/v1/completions"
-    process = subprocess.Popen(
-        [
-            *(tool("kubectl"), f"--kubeconfig={live.cluster.kubeconfig}"),
-            *("exec", f"--namespace={live.namespace}", "deployment/tiny-model", "--"),
-            *("python3", "-c", CLIENTS, url),
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
+    command = live.cluster.kubectl_command(
+        *("exec", f"--namespace={live.namespace}", "deployment/tiny-model", "--"),
+        *("python3", "-c", CLIENTS, url),
     )
 
-    def read() -> None:
-        for line in process.stdout or ():
-            word, _, rest = line.strip().partition(" ")
-            if word == "answered":
-                clients.answers.append(float(rest))
-            else:
-                clients.lost.append(rest)
+    def hear(line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "answered":
+            clients.answers.append(float(rest))
+        else:
+            clients.lost.append(rest)
 
-    Thread(target=read, daemon=True).start()
-    try:
+    with listening_to(command, hear):
         eventually(lambda: len(clients.answers) > 5, "clients are answered")
         yield clients
         count = len(clients.answers)
         eventually(lambda: len(clients.answers) > count, "clients are answered at the end")
-    finally:
-        process.kill()
-        process.wait()
 
 
 def leaders(live: Live) -> dict[str, str]:

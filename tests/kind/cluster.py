@@ -104,11 +104,11 @@ class Cluster:
 
     def kubectl(self, *args: str, stdin: str | None = None, timeout: float = 300) -> str:
         """Standard output of kubectl on this cluster; CommandFailed says what went wrong."""
-        return run(
-            [tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *args],
-            stdin=stdin,
-            timeout=timeout,
-        )
+        return run(self.kubectl_command(*args), stdin=stdin, timeout=timeout)
+
+    def kubectl_command(self, *args: str) -> list[str]:
+        """The command that is kubectl on this cluster."""
+        return [tool("kubectl"), f"--kubeconfig={self.kubeconfig}", *args]
 
     def helm(self, *args: str, stdin: str | None = None, timeout: float = 600) -> str:
         """Standard output of helm on this cluster."""

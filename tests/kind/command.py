@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from threading import Thread
 
 TAIL_LINES = 25
 
@@ -128,3 +130,27 @@ def run_logged(
             raise
     if exit_code != 0:
         raise CommandFailed(command, exit_code, tail("\n".join(lines)), log)
+
+
+@contextlib.contextmanager
+def listening_to(
+    command: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[None]:
+    """Runs a command for as long as the block. A thread gives `on_line` what it prints."""
+    process = subprocess.Popen(
+        list(command), env=os.environ | dict(env or {}), stdout=subprocess.PIPE, text=True
+    )
+
+    def read() -> None:
+        for line in process.stdout or ():
+            on_line(line.rstrip("\n"))
+
+    Thread(target=read, daemon=True).start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

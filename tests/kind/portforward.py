@@ -7,7 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 
-from tests.kind.cluster import Cluster, tool
+from tests.kind.cluster import Cluster
 from tests.kind.command import SetupError
 
 
@@ -15,10 +15,10 @@ from tests.kind.command import SetupError
 def port_forward(cluster: Cluster, namespace: str, target: str, port: int) -> Iterator[str]:
     """Base URL on this machine that leads to `port` of `target`, such as `service/tiny`."""
     process = subprocess.Popen(
-        [
-            *(tool("kubectl"), f"--kubeconfig={cluster.kubeconfig}", f"--namespace={namespace}"),
-            *("port-forward", "--address=127.0.0.1", target, f":{port}"),
-        ],
+        cluster.kubectl_command(
+            *("port-forward", f"--namespace={namespace}", "--address=127.0.0.1"),
+            *(target, f":{port}"),
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

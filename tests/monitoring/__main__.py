@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,8 +23,8 @@ from tests.dashboards.__main__ import draw, lacking
 from tests.dashboards.panels import CannotDraw, Prometheus
 from tests.e2e.live import Live, eventually, tiny
 from tests.kind import faults
-from tests.kind.cluster import Cluster, tool
-from tests.kind.command import CommandFailed, SetupError
+from tests.kind.cluster import Cluster
+from tests.kind.command import CommandFailed, SetupError, listening_to
 from tests.kind.host import REPOSITORY
 from tests.kind.images import BuiltImages, build_images
 from tests.kind.portforward import port_forward
@@ -149,19 +148,14 @@ def hpa_said(group: Live) -> str:
 def requests(group: Live, clients: int) -> Iterator[None]:
     """Clients that ask again and again, from a pod."""
     url = f"http://{NAME}:8080/completion"
-    process = subprocess.Popen(
-        [
-            *(tool("kubectl"), f"--kubeconfig={group.cluster.kubeconfig}"),
-            *("exec", f"--namespace={group.namespace}", "deployment/tiny-model", "--"),
-            *("timeout", "3600", "python3", "-c", LOAD, url, str(clients)),
-        ],
-        stdout=subprocess.DEVNULL,
+    command = group.cluster.kubectl_command(
+        *("exec", f"--namespace={group.namespace}", "deployment/tiny-model", "--"),
+        *("timeout", "3600", "python3", "-c", LOAD, url, str(clients)),
     )
     try:
-        yield
+        with listening_to(command, print):
+            yield
     finally:
-        process.kill()
-        process.wait()
         # The pod's own process does not end with it.
         group.kubectl("rollout", "restart", "deployment/tiny-model")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -22,6 +21,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.planning.bodies import max_body_bytes
 from tests.unit.agent.fakes import FakeChild, FakeLauncher, FastClock
+from tests.unit.agent.realtime import until
 
 OPTIONS = GateOptions(parallel=4, context_size=4096)
 
@@ -149,12 +149,6 @@ class Running:
     def until_ended(self) -> None:
         self.thread.join(20)
         assert not self.thread.is_alive()
-
-
-def until(look: object) -> None:
-    deadline = time.monotonic() + 20
-    while not look():  # type: ignore[operator]
-        assert time.monotonic() < deadline
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from threading import Event, Thread
 
 from llamacluster.agent.process import Child, Launcher, stop
+from tests.unit.agent.realtime import until
 
 
 def started(launcher: Launcher, code: str) -> tuple[Child, list[str], Event]:
@@ -72,12 +71,6 @@ def test_what_a_process_has_read_is_as_the_kernel_counts_it() -> None:
     assert child.read_bytes() >= told
     stop(child, 0)
     assert child.read_bytes() == 0
-
-
-def until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not look():
-        assert time.monotonic() < deadline
 
 
 def test_stop_is_gentle_first_and_then_certain() -> None:

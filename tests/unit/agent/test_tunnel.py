@@ -4,8 +4,7 @@ tests/engine/test_tunnel.py."""
 from __future__ import annotations
 
 import http.client
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from threading import Thread
@@ -22,15 +21,10 @@ from llamacluster.agent.peers import PeerError, TunnelledPeers
 from llamacluster.agent.tunnel import Tunnel, configuration
 from llamacluster.planning.split import MAX_WORKERS
 from tests.unit.agent.fakes import FakeLauncher, FastClock
+from tests.unit.agent.realtime import until
 
 OLD = Certificates("old authority\n", "old leaf\n")
 NEW = Certificates("new authority\nold authority\n", "new leaf\n")
-
-
-def until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not look():
-        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize("options", [TunnelOptions(), TunnelOptions(3, 7, "10.0.0.1", 9)])

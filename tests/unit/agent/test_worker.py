@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import StringIO
 from threading import Thread
 
@@ -18,6 +18,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.worker import Worker
 from tests.unit.agent.fakes import BUILD, HELD, FakeLauncher, FastClock
+from tests.unit.agent.realtime import until
 
 
 class Running:
@@ -56,12 +57,6 @@ class Running:
         answer = self.worker.routes()[f"GET {STATUS}"](epoch.encode())
         status: WorkerStatus = json.loads(json.dumps(answer.body))
         return status
-
-
-def until(look: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not look():
-        assert time.monotonic() < deadline
 
 
 @pytest.fixture
