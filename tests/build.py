@@ -6,8 +6,9 @@ from typing import Any
 
 from llamacluster.agent.contract import messages
 from llamacluster.api import API_VERSION, KIND
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan
 from llamacluster.api.quantity import mebibytes
-from llamacluster.api.types import LlamaCluster, Plan
 
 Manifest = dict[str, Any]
 

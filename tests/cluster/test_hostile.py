@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from llamacluster.agent.contract.options import LeaderOptions, WorkerOptions, parse
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.controller.kubeapi import (
     JOBS,
     LEADERWORKERSETS,

@@ -17,7 +17,7 @@ from kubernetes.aio.dynamic.exceptions import DynamicApiError
 from pydantic import ValidationError
 
 from llamacluster.api.engineflags import REFUSED_FLAGS
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.cli.manifest import BadManifest, read_manifest
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, load_configuration
 from tests.build import Manifest, a_plan, manifest

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.controller.agents import AgentsByApiServer
 from llamacluster.controller.kubeapi import LEADERWORKERSETS, LLAMACLUSTERS, KubeApi
 from llamacluster.controller.reconcile import Reconciler

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from llamacluster.agent.contract.places import AGENT_PORT
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.cli import selftest
 from llamacluster.controller import health
 from llamacluster.resources.leaderpod import leader_pod

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import LlamaCluster
 from llamacluster.planning.reasons import Reason
 from tests.kind.host import REPOSITORY
 

@@ -16,8 +16,10 @@ from typing import Any
 import yaml
 
 from llamacluster.api import GROUP, KIND, PLURAL, VERSION
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.reference import reference
-from llamacluster.api.types import LlamaCluster, LlamaClusterSpec, LlamaClusterStatus
+from llamacluster.api.spec import LlamaClusterSpec
+from llamacluster.api.status import LlamaClusterStatus
 
 Schema = dict[str, Any]
 

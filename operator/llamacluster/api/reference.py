@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from llamacluster.api import GROUP, PLURAL, VERSION
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 
 Schema = dict[str, Any]
 

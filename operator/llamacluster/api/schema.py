@@ -94,6 +94,13 @@ class ApiModel(BaseModel):
     )
 
 
+class StatusModel(ApiModel):
+    """Status is written by the operator: what it does not know yet is absent, and a newer
+    operator's fields must not be an error for an older one."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+
 class LocalObjectReference(ApiModel):
     """Reference to an object by name in the same namespace."""
 

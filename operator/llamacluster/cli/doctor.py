@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import ValidationError
 
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.quantity import to_bytes
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import ConditionStatus, LlamaCluster
+from llamacluster.api.status import ConditionStatus
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.output import Output, formatted, output_option

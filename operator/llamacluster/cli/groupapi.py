@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacluster.api.types import Condition, ConditionStatus, GroupPhase, LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import Condition, ConditionStatus, GroupPhase
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.portforward import port_forward

@@ -13,7 +13,7 @@ import click
 from llamacluster.agent.contract.places import DEFAULT_SERVER_PORT, OWN_PORTS
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.engineflags import REFUSED_FLAGS
-from llamacluster.api.types import MAX_NAME_LENGTH
+from llamacluster.api.llamacluster import MAX_NAME_LENGTH
 from llamacluster.cli import serverflags
 from llamacluster.cli.manifest import MAX_BYTES, BadManifest, objects_of, problems
 from llamacluster.cli.output import Output, formatted

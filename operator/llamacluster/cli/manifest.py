@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.crd import custom_resource_definition
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 
 MAX_BYTES = 3 << 20
 """The most that an API server takes in one request."""

@@ -10,7 +10,8 @@ from contextlib import closing
 import click
 
 from llamacluster.agent.contract.places import AGENT_PORT, STATUS
-from llamacluster.api.types import GroupPhase, LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import GroupPhase
 from llamacluster.cli.connection import Place
 from llamacluster.cli.portforward import port_forward
 from llamacluster.resources.metadata import group_set_name

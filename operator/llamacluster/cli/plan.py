@@ -16,7 +16,7 @@ from llamacluster.agent.contract.messages import Plan, PlanFailure
 from llamacluster.agent.contract.options import PlanOptions
 from llamacluster.agent.plan import plan_with, read_model
 from llamacluster.agent.source import shown
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.cli import ENGINE_IMAGE_ENV
 from llamacluster.cli.engines import NoEngine, plan_on_path
 from llamacluster.cli.header import header_at, header_of

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from llamacluster.api import GROUP, KIND, VERSION
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, ApiError, KubeApi
 from llamacluster.controller.status import condition
 

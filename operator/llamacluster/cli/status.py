@@ -13,16 +13,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan, PlannedMemory
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import (
-    Condition,
-    ConditionStatus,
-    GroupStatus,
-    LlamaCluster,
-    Plan,
-    PlannedMemory,
-    RestartCause,
-)
+from llamacluster.api.status import Condition, ConditionStatus, GroupStatus, RestartCause
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.output import Output, formatted, output_option

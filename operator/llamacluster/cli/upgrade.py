@@ -12,7 +12,7 @@ import click
 from rich.text import Text
 
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import ConditionStatus, UpgradeStatus
+from llamacluster.api.status import ConditionStatus, UpgradeStatus
 from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.duration import Duration

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llamacluster.agent.contract.messages import GateProblem, GateStatus
-from llamacluster.api.types import AccessStatus, LlamaCluster, LlamaClusterStatus
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import AccessStatus, LlamaClusterStatus
 from llamacluster.controller.observation import Group
 from llamacluster.planning.reasons import Reason
 

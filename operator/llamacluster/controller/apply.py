@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from llamacluster.api import KIND
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.quantity import parse_quantity
-from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import DESIRED_HASH_ANNOTATION, Manifest, digest
 
 _LIST_KEYS = {

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from llamacluster.api.types import GroupStatus, LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import GroupStatus
 from llamacluster.controller.groups import is_ready
 from llamacluster.controller.observation import Group, Observation
 from llamacluster.planning.reasons import Reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import Condition, ConditionStatus, GroupPhase, GroupStatus
+from llamacluster.api.status import Condition, ConditionStatus, GroupPhase, GroupStatus
 
 _STATUS = {
     True: ConditionStatus.TRUE,

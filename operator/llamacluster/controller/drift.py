@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from llamacluster.agent.contract import messages
+from llamacluster.api.plan import Plan, PlannedMemory
 from llamacluster.api.quantity import mebibytes, to_bytes
-from llamacluster.api.types import Plan, PlannedMemory
 
 MIB = 1 << 20
 PROGRAM_BYTES = 64 * MIB

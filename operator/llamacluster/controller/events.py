@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from llamacluster.api import API_VERSION, KIND
+from llamacluster.api.llamacluster import ObjectMeta
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import Condition, ConditionStatus, LlamaClusterStatus, ObjectMeta
+from llamacluster.api.status import Condition, ConditionStatus, LlamaClusterStatus
 from llamacluster.controller.access import ATTENTION
 from llamacluster.controller.status import condition
 from llamacluster.resources.metadata import FIELD_MANAGER, Manifest

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from llamacluster.agent.contract import messages
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import GroupPhase, GroupStatus
+from llamacluster.api.status import GroupPhase, GroupStatus
 from llamacluster.controller.observation import Group
 from llamacluster.controller.progress import with_progress
 from llamacluster.controller.recovery import container_restarts, recovery_told, with_recovery

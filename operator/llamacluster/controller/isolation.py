@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.agents import Agents
 from llamacluster.controller.conditions import Verdict
 from llamacluster.controller.groups import is_ready

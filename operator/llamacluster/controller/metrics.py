@@ -26,8 +26,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from llamacluster import __version__
+from llamacluster.api.plan import Plan, PlannedMemory
 from llamacluster.api.quantity import to_bytes
-from llamacluster.api.types import GroupPhase, LlamaClusterStatus, Plan, PlannedMemory
+from llamacluster.api.status import GroupPhase, LlamaClusterStatus
 from llamacluster.controller.web import serving
 from llamacluster.controller.workqueue import Worker, WorkQueue
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.apply import (
     NotOurs,
     PredecessorRemains,

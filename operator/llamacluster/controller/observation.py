@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field, replace
 
 from llamacluster.agent.contract import messages
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.controller.agents import Agents
 from llamacluster.controller.kubeapi import PODS, KubeApi
 from llamacluster.resources.leaderworkerset import workers_of

@@ -6,7 +6,9 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, Plan
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan
+from llamacluster.api.status import LlamaClusterStatus
 from llamacluster.controller.conditions import Verdict
 from llamacluster.controller.kubeapi import (
     JOBS,

@@ -16,17 +16,17 @@ from pydantic.alias_generators import to_camel
 
 from llamacluster.agent.contract import messages
 from llamacluster.agent.contract.places import PLAN_CONTAINER
-from llamacluster.api.quantity import mebibytes
-from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import (
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import (
     MAX_ADVICE,
-    LlamaCluster,
     Plan,
     PlanMethod,
     PlannedMemory,
     PlannedModel,
     PlannedWorker,
 )
+from llamacluster.api.quantity import mebibytes
+from llamacluster.api.reasons import ClusterReason
 from llamacluster.controller.agents import MAX_REASON
 from llamacluster.controller.conditions import Verdict
 from llamacluster.controller.groups import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.controller.kubeapi import NETWORKPOLICIES, KubeApi
 from llamacluster.controller.objects import make_true, read, read_owned, remove
 from llamacluster.resources.leaderpolicy import leader_egress_policy, leader_policy

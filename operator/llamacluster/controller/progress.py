@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from llamacluster.api.types import GroupProgress, GroupStatus
+from llamacluster.api.status import GroupProgress, GroupStatus
 
 STEP_PERCENT = 5
 """Less is no news: each step is a write of the status."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
+from llamacluster.api.llamacluster import LlamaCluster, ObjectMeta
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import LlamaCluster, LlamaClusterStatus, ObjectMeta
+from llamacluster.api.status import LlamaClusterStatus
 from llamacluster.controller.apply import PredecessorRemains
 from llamacluster.controller.budget import NEW_SECONDS, Budget, budget
 from llamacluster.controller.conditions import delayed, refused
@@ -57,7 +58,7 @@ from llamacluster.resources.poddisruptionbudget import pod_disruption_budget
 from llamacluster.resources.service import service
 
 if TYPE_CHECKING:
-    from llamacluster.api.types import UpgradeStatus
+    from llamacluster.api.status import UpgradeStatus
     from llamacluster.controller.agents import Agents
     from llamacluster.controller.planner import Found
     from llamacluster.controller.policies import Policies

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from llamacluster.api.types import (
+from llamacluster.api.status import (
     MAX_CAUSES,
     GroupLoss,
     GroupPhase,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import ConditionStatus, GroupPhase, GroupStatus, LlamaCluster
+from llamacluster.api.status import ConditionStatus, GroupPhase, GroupStatus
 from llamacluster.controller.conditions import Rollout
 from llamacluster.controller.observation import Group, Observation
 

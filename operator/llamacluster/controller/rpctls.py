@@ -11,8 +11,8 @@ from datetime import datetime
 
 import structlog
 
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import LlamaCluster
 from llamacluster.controller.authority import is_due, issue, not_after
 from llamacluster.controller.kubeapi import CONFIGMAPS, SECRETS, ApiError, KubeApi
 from llamacluster.controller.objects import Refused, make_true, read, refusals

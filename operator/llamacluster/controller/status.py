@@ -6,17 +6,16 @@ from datetime import datetime
 
 from llamacluster.agent.contract.messages import LeaderStatus
 from llamacluster.api import API_VERSION, KIND
+from llamacluster.api.llamacluster import LlamaCluster, ObjectMeta
+from llamacluster.api.plan import Plan
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import (
+from llamacluster.api.status import (
     Condition,
     ConditionStatus,
     EngineStatus,
     GroupPhase,
     GroupStatus,
-    LlamaCluster,
     LlamaClusterStatus,
-    ObjectMeta,
-    Plan,
     UpgradeStatus,
 )
 from llamacluster.controller.access import access, attention, told

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.controller.kubeapi import SECRETS, KubeApi
 from llamacluster.controller.objects import make_once
 from llamacluster.controller.observation import Observation

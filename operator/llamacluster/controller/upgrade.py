@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from llamacluster.api.types import MAX_CHANGES, LlamaCluster, UpgradeStatus
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import MAX_CHANGES, UpgradeStatus
 from llamacluster.resources.leaderworkerset import (
     leader_worker_set,
     running_image,

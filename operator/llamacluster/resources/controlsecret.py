@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamacluster.agent.contract.places import CONTROL_DIR, CONTROL_TOKEN_KEY
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import Manifest, control_secret_name, object_metadata
 
 VOLUME = "control"

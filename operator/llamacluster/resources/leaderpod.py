@@ -13,8 +13,9 @@ from llamacluster.agent.contract.places import (
     MODEL_DIR,
     TLS_DIR,
 )
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan
 from llamacluster.api.schema import LocalObjectReference
-from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.modelclaim import claim_labels, claim_volume

@@ -9,7 +9,7 @@ from llamacluster.agent.contract.places import (
     RPC_PORT,
     WORKER_CONTAINER,
 )
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import Manifest, leader_policy_name, role_selector
 from llamacluster.resources.networkpolicy import (
     DNS,

@@ -5,14 +5,8 @@ from __future__ import annotations
 import json
 
 from llamacluster.agent.contract.places import LEADER_CONTAINER
-from llamacluster.api.types import (
-    LlamaCluster,
-    Plan,
-    PlanMethod,
-    PlannedMemory,
-    PlannedModel,
-    PlannedWorker,
-)
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan, PlanMethod, PlannedMemory, PlannedModel, PlannedWorker
 from llamacluster.resources.leaderpod import MODEL_VOLUME, leader_pod
 from llamacluster.resources.metadata import (
     PLAN_LABEL,

@@ -8,7 +8,7 @@ from typing import Any
 
 from llamacluster.agent.contract.places import LEADER_CONTAINER, PLAN_CONTAINER, WORKER_CONTAINER
 from llamacluster.api import API_VERSION, GROUP, KIND
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 
 Manifest = dict[str, Any]
 """A Kubernetes object as a plain dict, like its YAML."""

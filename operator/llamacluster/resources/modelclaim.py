@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llamacluster.agent.contract.places import CLAIM_DIR
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import MODEL_CLAIM_LABEL, Manifest, digest
 
 VOLUME = "model-claim"

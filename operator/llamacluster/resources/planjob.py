@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacluster.agent.contract.options import PlanOptions, plan_args
 from llamacluster.agent.contract.places import PLAN_CONTAINER
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.quantity import to_bytes, to_millicpus
 from llamacluster.api.scheduling import (
     Affinity,
@@ -12,7 +13,6 @@ from llamacluster.api.scheduling import (
     PodAffinityTerm,
     PodSettings,
 )
-from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import (
     Manifest,
     digest,

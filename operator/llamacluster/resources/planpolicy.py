@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import Manifest, plan_policy_name, plan_selector
 from llamacluster.resources.networkpolicy import DNS, model_egress, network_policy
 

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from llamacluster.agent.contract.places import AGENT_UID, LIVEZ, READYZ, SCRATCH_DIR
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.quantity import to_bytes
 from llamacluster.api.scheduling import PodSettings, TaintEffect
-from llamacluster.api.types import LlamaCluster
 from llamacluster.resources.metadata import (
     COMPONENT_LABEL,
     Manifest,

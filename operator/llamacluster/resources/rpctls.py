@@ -7,7 +7,7 @@ import base64
 
 from llamacluster.agent.contract.options import TunnelOptions, tunnel_args
 from llamacluster.agent.contract.places import AGENT_PORT, RPC_PORT, RPC_TLS_DIR, TUNNEL_CONTAINER
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import (
     Manifest,
     group_set_name,

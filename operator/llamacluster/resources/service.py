@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import (
     Manifest,
     leader_selector,

@@ -10,7 +10,8 @@ from llamacluster.agent.contract.places import (
     RPC_PORT,
     WORKER_CONTAINER,
 )
-from llamacluster.api.types import LlamaCluster, Plan
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
 from llamacluster.resources.pod import agent_container, pod_template

@@ -8,7 +8,7 @@ from llamacluster.agent.contract.places import (
     RPC_PORT,
     WORKER_CONTAINER,
 )
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import Manifest, role_selector, workers_policy_name
 from llamacluster.resources.networkpolicy import network_policy, tcp
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llamacluster.api.types import LlamaClusterStatus
+from llamacluster.api.status import LlamaClusterStatus
 from tests.build import a_plan, llama_cluster
 
 

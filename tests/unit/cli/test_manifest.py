@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
 from tests.build import manifest
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.cli import selftest as module
 from llamacluster.cli.selftest import manifest, selftest
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, ApiError

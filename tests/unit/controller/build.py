@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from llamacluster.agent.contract import messages
 from llamacluster.agent.contract.places import LEADER_CONTAINER, PLAN_CONTAINER, WORKER_CONTAINER
-from llamacluster.api.types import GroupPhase, GroupStatus, Plan
+from llamacluster.api.plan import Plan
+from llamacluster.api.status import GroupPhase, GroupStatus
 from llamacluster.controller.conditions import Verdict
 from llamacluster.controller.observation import Group
 from llamacluster.controller.planner import Found

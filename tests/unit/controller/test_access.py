@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llamacluster.agent.contract.messages import GateProblem, GateStatus, Phase
-from llamacluster.api.types import AccessStatus, GroupPhase, LlamaClusterStatus
+from llamacluster.api.status import AccessStatus, GroupPhase, LlamaClusterStatus
 from llamacluster.controller.access import access, attention, told
 from llamacluster.controller.agents import checked
 from llamacluster.controller.conditions import Rollout, Verdict, degraded, with_history

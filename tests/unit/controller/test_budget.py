@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llamacluster.agent.contract.messages import LeaderStatus, Phase
-from llamacluster.api.types import GroupStatus
+from llamacluster.api.status import GroupStatus
 from llamacluster.controller.budget import LONG_SECONDS, NEW_SECONDS, Budget, budget
 from llamacluster.controller.kubeapi import PODDISRUPTIONBUDGETS
 from llamacluster.controller.observation import Group, Observation

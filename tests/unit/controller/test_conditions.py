@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacluster.api.reasons import ClusterReason
-from llamacluster.api.types import Condition, ConditionStatus, GroupPhase, GroupStatus
+from llamacluster.api.status import Condition, ConditionStatus, GroupPhase, GroupStatus
 from llamacluster.controller.conditions import (
     Rollout,
     Verdict,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacluster.agent.contract import messages
-from llamacluster.api.types import Plan
+from llamacluster.api.plan import Plan
 from llamacluster.controller.drift import drift, observed
 from tests.build import MIB, a_plan
 from tests.unit.controller import build

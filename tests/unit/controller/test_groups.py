@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llamacluster.agent.contract.messages import LastFailure, Phase, Progress
-from llamacluster.api.types import GroupPhase, GroupStatus
+from llamacluster.api.status import GroupPhase, GroupStatus
 from llamacluster.controller import groups
 from llamacluster.controller.conditions import Rollout, verdicts
 from llamacluster.controller.observation import Group, sorted_into_groups

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
-from llamacluster.api.types import (
+from llamacluster.api.status import (
     AccessStatus,
     Condition,
     ConditionStatus,

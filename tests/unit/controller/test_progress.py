@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llamacluster.agent.contract.messages import Phase, Progress
-from llamacluster.api.types import GroupPhase, GroupProgress, GroupStatus
+from llamacluster.api.status import GroupPhase, GroupProgress, GroupStatus
 from llamacluster.controller.groups import group_status
 from llamacluster.controller.progress import progress_told
 from tests.unit.controller import build

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from llamacluster.agent.contract import messages
-from llamacluster.api.types import EngineStatus
+from llamacluster.api.status import EngineStatus
 from llamacluster.controller.kubeapi import (
     EVENTS,
     LEADERWORKERSETS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.api.types import (
+from llamacluster.api.status import (
     MAX_CAUSES,
     GroupPhase,
     GroupRecovery,

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from kubernetes.aio.dynamic import Resource
 
-from llamacluster.api.types import GroupPhase
+from llamacluster.api.status import GroupPhase
 from llamacluster.controller.kubeapi import (
     LEADERWORKERSETS,
     LLAMACLUSTERS,

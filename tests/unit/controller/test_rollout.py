@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from llamacluster.api.types import GroupPhase, GroupStatus, LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import GroupPhase, GroupStatus
 from llamacluster.controller.conditions import Rollout
 from llamacluster.controller.observation import Observation
 from llamacluster.controller.rollout import rollout

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llamacluster.agent.contract.messages import Phase
-from llamacluster.api.types import GroupPhase, LlamaCluster, LlamaClusterStatus
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import GroupPhase, LlamaClusterStatus
 from llamacluster.controller.conditions import Verdict, refused
 from llamacluster.controller.events import MAX_MESSAGE, transition_events
 from llamacluster.controller.observation import Group, Observation

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llamacluster.api.types import UpgradeStatus
+from llamacluster.api.status import UpgradeStatus
 from llamacluster.controller.kubeapi import JOBS, LEADERWORKERSETS, LLAMACLUSTERS
 from llamacluster.controller.upgrade import differences
 from llamacluster.resources import pod

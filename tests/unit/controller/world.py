@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llamacluster.agent.contract import messages
-from llamacluster.api.types import Condition, LlamaCluster, LlamaClusterStatus, Plan
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan
+from llamacluster.api.status import Condition, LlamaClusterStatus
 from llamacluster.controller.kubeapi import EVENTS, JOBS, LLAMACLUSTERS, PODS
 from llamacluster.controller.reconcile import Reconciler
 from llamacluster.resources.networkpolicy import OperatorPods

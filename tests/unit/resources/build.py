@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from llamacluster.api.engineflags import refusal
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from tests.build import llama_cluster
 
 arguments = st.one_of(

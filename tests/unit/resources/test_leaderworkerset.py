@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacluster.api.types import MAX_NAME_LENGTH
+from llamacluster.api.llamacluster import MAX_NAME_LENGTH
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.leaderworkerset import (
     keep_running,

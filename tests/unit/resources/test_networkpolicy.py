@@ -13,7 +13,7 @@ from llamacluster.agent.contract.places import (
     ENGINE_PORT,
     RPC_PORT,
 )
-from llamacluster.api.types import LlamaCluster
+from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.leaderpolicy import leader_egress_policy, leader_policy
 from llamacluster.resources.leaderworkerset import spec_hash

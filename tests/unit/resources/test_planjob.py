@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from llamacluster.agent.contract.options import PlanOptions, parse
 from llamacluster.agent.contract.places import PLAN_CONTAINER
-from llamacluster.api.types import MAX_NAME_LENGTH, LlamaCluster
+from llamacluster.api.llamacluster import MAX_NAME_LENGTH, LlamaCluster
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import CLUSTER_LABEL, MODEL_CLAIM_LABEL
 from llamacluster.resources.planjob import inputs_hash, plan_job

@@ -21,8 +21,9 @@ from llamacluster.agent.contract.places import (
     MODEL_DIR,
     SCRATCH_DIR,
 )
+from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.plan import Plan
 from llamacluster.api.quantity import to_bytes
-from llamacluster.api.types import LlamaCluster, Plan
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import CLUSTER_LABEL, leader_selector
 from llamacluster.resources.planjob import plan_job
