@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import Event, Lock, get_ident
@@ -22,6 +23,7 @@ from llamacluster.agent.metrics import GateLoad
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.process import Child, Launcher
 from llamacluster.planning.reasons import GroupError
+from tests.unit.agent.realtime import until
 
 BUILD: EngineBuild = {"version": "0.7.0", "build": "aaaa"}
 HELD: HeldMemory = {"residentBytes": 3 << 20, "peakBytes": 4 << 20}
@@ -42,6 +44,25 @@ class FastClock(Clock):
 
     def monotonic(self) -> float:
         return self._seconds
+
+    @contextmanager
+    def held(self) -> Iterator[Callable[[float], None]]:
+        """Time stands still, but for the seconds by which the test moves it on: however long the
+        machine lets the test stand, nothing is overdue."""
+        test = 0  # no thread has this identifier
+        with self._lock:
+            self._due[test] = self._seconds
+
+        def move_on(seconds: float) -> None:
+            with self._lock:
+                due = self._due[test] = self._seconds + seconds
+            until(lambda: self._seconds >= due)
+
+        try:
+            yield move_on
+        finally:
+            with self._lock:
+                del self._due[test]
 
     def wait(self, event: Event, seconds: float) -> bool:
         thread = get_ident()
