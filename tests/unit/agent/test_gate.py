@@ -173,8 +173,9 @@ def test_an_haproxy_that_ends_is_started_again(running: Running) -> None:
 
 
 def test_without_clients_it_ends_when_no_new_ones_can_come(running: Running) -> None:
-    began = running.clock.monotonic()
-    running.gate.stop()
+    with running.clock.held():
+        began = running.clock.monotonic()
+        running.gate.stop()
     running.until_ended()
     assert running.signals == [signal.SIGUSR1]
     assert LINGER_SECONDS <= running.clock.monotonic() - began < LINGER_SECONDS + 2.5
@@ -182,27 +183,29 @@ def test_without_clients_it_ends_when_no_new_ones_can_come(running: Running) -> 
 
 def test_running_requests_finish(running: Running) -> None:
     running.clients = running.requests = 1
-    running.gate.stop()
-    began = running.clock.monotonic()
-    until(lambda: running.clock.monotonic() > began + 60)
-    assert running.signals == [signal.SIGUSR1]
-    running.requests = 0  # and its client keeps the connection
+    with running.clock.held() as move_on:
+        running.gate.stop()
+        move_on(60)
+        assert running.signals == [signal.SIGUSR1]
+        running.requests = 0  # and its client keeps the connection
     running.until_ended()
     assert running.signals == [signal.SIGUSR1, signal.SIGTERM]
 
 
 def test_the_end_of_the_grace_cuts_off_what_runs(running: Running) -> None:
     running.clients = running.requests = 1
-    began = running.clock.monotonic()
-    running.gate.stop()
+    with running.clock.held():
+        began = running.clock.monotonic()
+        running.gate.stop()
     running.until_ended()
     assert 290 < running.clock.monotonic() - began < 300
 
 
 def test_told_twice_it_cuts_off_at_once(running: Running) -> None:
     running.clients = running.requests = 1
-    began = running.clock.monotonic()
-    running.gate.stop()
-    running.gate.stop()
+    with running.clock.held():
+        began = running.clock.monotonic()
+        running.gate.stop()
+        running.gate.stop()
     running.until_ended()
     assert running.clock.monotonic() - began < 4

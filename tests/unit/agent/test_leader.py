@@ -433,8 +433,9 @@ def test_the_end_of_the_grace_ends_a_drain(running: Running) -> None:
     running.start()
     running.until_formed()
     running.sockets.clients, running.sockets.listens = 1, False
-    began = running.clock.monotonic()
-    running.leader.stop()
+    with running.clock.held():
+        began = running.clock.monotonic()
+        running.leader.stop()
     running.until_ended()
     assert 290 < running.clock.monotonic() - began < 300
 

@@ -189,17 +189,18 @@ def test_what_haproxy_does_not_take_is_told_again(running: Running, answer: str)
 
 
 def test_told_to_stop_it_ends_after_the_agent(running: Running) -> None:
-    running.tunnel.stop()
-    began = running.clock.monotonic()
-    until(lambda: running.clock.monotonic() > began + 60)
-    assert running.thread.is_alive()
-    running.agent_listens = False
+    with running.clock.held() as move_on:
+        running.tunnel.stop()
+        move_on(60)
+        assert running.thread.is_alive()
+        running.agent_listens = False
     running.until_ended()
 
 
 def test_the_end_of_the_grace_ends_it(running: Running) -> None:
-    began = running.clock.monotonic()
-    running.tunnel.stop()
+    with running.clock.held():
+        began = running.clock.monotonic()
+        running.tunnel.stop()
     running.until_ended()
     assert 290 < running.clock.monotonic() - began < 300
 

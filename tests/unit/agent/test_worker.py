@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from io import StringIO
 from threading import Thread
@@ -16,7 +15,7 @@ from llamacluster.agent.contract.places import ATTACH, READYZ, STATUS
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
-from llamacluster.agent.worker import Worker
+from llamacluster.agent.worker import LEADER_SILENT_SECONDS, Worker
 from tests.unit.agent.fakes import BUILD, HELD, FakeLauncher, FastClock
 from tests.unit.agent.realtime import until
 
@@ -176,24 +175,27 @@ def test_a_leader_that_means_another_pod_is_refused(running: Running) -> None:
 def test_of_two_leaders_the_younger_has_it(running: Running) -> None:
     assert running.attach("of the older", since=1).code == 200
     assert running.attach("of the younger", since=2).code == 200
-    began = running.clock.monotonic()
-    while running.clock.monotonic() < began + 60:
-        status = running.look("of the younger")
-        assert status["epoch"] == "of the younger"
-        refused = running.attach("of the older again", since=1)
-        assert (refused.code, len(running.launcher.started)) == (409, 3)
-        assert "with a leader that started after this one" in str(refused.body)
-        running.look("of the older")
-        time.sleep(0.001)
+    with running.clock.held() as move_on:
+        for _ in range(12):
+            status = running.look("of the younger")
+            assert status["epoch"] == "of the younger"
+            move_on(5)
+            refused = running.attach("of the older again", since=1)
+            assert (refused.code, len(running.launcher.started)) == (409, 3)
+            assert "with a leader that started after this one" in str(refused.body)
+            running.look("of the older")
     # The same pod, whose leader forms the group anew or whose container was started again.
     assert running.attach("of the younger again", since=2).code == 200
 
 
 def test_the_older_of_two_leaders_has_it_when_the_younger_is_gone(running: Running) -> None:
     running.attach("of the younger", since=2)
-    began = running.clock.monotonic()
-    until(lambda: running.attach("of the older", since=1).code == 200)
-    assert 9 < running.clock.monotonic() - began < 30
+    with running.clock.held() as move_on:
+        running.look("of the younger")
+        move_on(LEADER_SILENT_SECONDS - 1)
+        assert running.attach("of the older", since=1).code == 409
+        move_on(1)
+    assert running.attach("of the older", since=1).code == 200
 
 
 @pytest.mark.parametrize(
