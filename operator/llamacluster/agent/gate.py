@@ -35,8 +35,8 @@ from llamacluster.agent.contract.places import (
     GATE_DIR,
     GATE_PORT,
     QUEUE_PER_SLOT,
-    READYZ,
     SERVING,
+    WELCOMING,
 )
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.haproxy import SOCKET, STOP_SECONDS, HAProxy
@@ -306,10 +306,10 @@ backend quick
     http-request return {full} if {{ be_conn gt {2 * QUICK_REQUESTS} }}
     server engine 127.0.0.1:{ENGINE_PORT} maxconn {QUICK_REQUESTS} track engine/engine
 
-# Asked for its readiness alone.
+# Asked for its health alone.
 backend group
     option httpchk
-    http-check send meth GET uri {READYZ}
+    http-check send meth GET uri {WELCOMING}
     http-check expect status 200
     server leader 127.0.0.1:{AGENT_PORT} {check}
 

@@ -32,7 +32,14 @@ from llamacluster.agent.backoff import Backoff
 from llamacluster.agent.clock import Clock
 from llamacluster.agent.contract.messages import EngineBuild, HeldMemory, Phase
 from llamacluster.agent.contract.options import LeaderOptions
-from llamacluster.agent.contract.places import LIVEZ, METRICS, READYZ, SERVING, STATUS
+from llamacluster.agent.contract.places import (
+    LIVEZ,
+    METRICS,
+    READYZ,
+    SERVING,
+    STATUS,
+    WELCOMING,
+)
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.engine import EngineHttp, server_argv
 from llamacluster.agent.engine_log import EngineLog
@@ -130,7 +137,7 @@ class Leader:
         self._wake = Event()  # something happened that the current wait should look at
         self._ready_since = math.inf
         self._serving = False  # the engine takes requests
-        self._gate_knows = Event()  # that the engine takes requests
+        self._gate_knows: set[str] = set()  # what it has asked since the engine takes requests
         self._leaving_since = math.inf  # a worker is told to stop
         self._engine_now: _Engine | None = None
 
@@ -295,7 +302,7 @@ class Leader:
         self._enter(Phase.Verifying, Reason.Probing, "waiting for the gate to let requests in")
         self._gate_knows.clear()
         self._serving = True
-        self._wait(engine, watch, until=self._gate_knows.is_set)
+        self._wait(engine, watch, until=lambda: self._gate_knows == {SERVING, WELCOMING})
 
     def _tell_placement(self, engine: _Engine, model: FoundModel, workers: Sequence[Found]) -> None:
         devices = assigned_device(tensor_split(self._options.layers), model.header.block_count)
@@ -445,6 +452,7 @@ class Leader:
             f"GET {LIVEZ}": lambda _: Answer(200, "ok"),
             f"GET {READYZ}": lambda _: self._readiness(),
             f"GET {SERVING}": lambda _: self._lets_requests_in(),
+            f"GET {WELCOMING}": lambda _: self._welcomes_requests(),
             f"GET {STATUS}": lambda _: Answer(200, self._status.snapshot(self._sockets.told())),
             f"GET {METRICS}": lambda _: self._metrics(),
         }
@@ -466,10 +474,8 @@ class Leader:
     def _readiness(self) -> Answer:
         if not self._status.is_ready:
             return Answer(503, self._status.summary)
-        told = self._sockets.told()
-        if told and (closed := told["closed"]):
-            # No place in the Service, and a rollout does not go on to the next group.
-            return Answer(503, f"{closed['reason']}: {closed['message']}")
+        if closed := self._closed():
+            return closed  # no place in the Service; a rollout does not go on to the next group
         if not self._sockets.gate_listens():
             return Answer(503, "the gate does not listen: see the log of the container gate")
         return Answer(200, "ok")
@@ -480,12 +486,28 @@ class Leader:
             wanted = not self._gate_stays_open()
         else:
             wanted = self._leaving_since == math.inf
-        if self._serving and wanted:
-            if not self._gate_knows.is_set():
-                self._gate_knows.set()
-                self._wake.set()
-            return Answer(200, "ok")
-        return Answer(503, self._status.summary)
+        if not (self._serving and wanted):
+            return Answer(503, self._status.summary)
+        self._gate_learns(SERVING)
+        return Answer(200, "ok")
+
+    def _welcomes_requests(self) -> Answer:
+        if not self._serving or self._drain.has_begun or self._leaving_since < math.inf:
+            return Answer(503, self._status.summary)
+        self._gate_learns(WELCOMING)
+        return self._closed() or Answer(200, "ok")
+
+    def _gate_learns(self, path: str) -> None:
+        if path not in self._gate_knows:
+            self._gate_knows.add(path)
+            self._wake.set()
+
+    def _closed(self) -> Answer | None:
+        """The gate's own reason to let nobody in."""
+        told = self._sockets.told()
+        if told and (closed := told["closed"]):
+            return Answer(503, f"{closed['reason']}: {closed['message']}")
+        return None
 
 
 @dataclass

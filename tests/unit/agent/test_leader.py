@@ -15,7 +15,7 @@ import pytest
 
 from llamacluster.agent.contract.messages import LeaderStatus, Phase
 from llamacluster.agent.contract.options import LeaderOptions
-from llamacluster.agent.contract.places import METRICS, READYZ, SERVING
+from llamacluster.agent.contract.places import METRICS, READYZ, SERVING, WELCOMING
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader
@@ -81,12 +81,17 @@ class Running:
         """What the gate is told when it asks."""
         return self.leader.routes()[f"GET {SERVING}"](b"").code
 
+    def welcoming(self) -> int:
+        """The same, for those who ask it for its health."""
+        return self.leader.routes()[f"GET {WELCOMING}"](b"").code
+
     def ready(self) -> int:
         return self.leader.routes()[f"GET {READYZ}"](b"").code
 
     def status(self) -> LeaderStatus:
         if self.gate_asks:
             self.serving()
+            self.welcoming()
         return self.leader._status.snapshot()
 
     def until(self, look: Callable[[LeaderStatus], object]) -> LeaderStatus:
@@ -399,6 +404,9 @@ def test_ready_means_that_the_gate_lets_in(running: Running) -> None:
     running.until(lambda status: status["message"] == "waiting for the gate to let requests in")
     assert running.ready() == 503
     assert running.serving() == 200
+    time.sleep(0.1)  # that it has been asked the one is not enough
+    assert running.ready() == 503
+    assert running.welcoming() == 200
     running.until_formed()
     assert running.ready() == 200
     running.sockets.listens = False
@@ -410,7 +418,8 @@ def test_the_engine_stays_until_the_gate_has_let_its_last_client_go(running: Run
     running.until_formed()
     running.sockets.clients = 1
     running.leader.stop()
-    assert (running.ready(), running.serving()) == (503, 200)  # who waits in the gate goes on
+    assert (running.ready(), running.welcoming()) == (503, 503)
+    assert running.serving() == 200  # who waits in the gate goes on
     running.sockets.listens = False
     began = running.clock.monotonic()
     running.until(lambda _: running.clock.monotonic() > began + 60)
@@ -469,7 +478,7 @@ def test_a_worker_that_leaves_lets_running_requests_finish(running: Running) -> 
     status = running.until(lambda status: status["phase"] == "Draining")
     assert status["reason"] == "WorkerLeaving"
     assert status["message"].startswith("x-0-2 is being stopped: 1 running requests finish")
-    assert (running.ready(), running.serving()) == (503, 503)
+    assert (running.ready(), running.serving(), running.welcoming()) == (503, 503, 503)
     began = running.clock.monotonic()
     running.until(lambda _: running.clock.monotonic() > began + 60)
     assert running.launcher.last.exit_code() is None

@@ -14,7 +14,7 @@ from threading import Event, Thread
 
 from llamacluster.agent.contract.messages import AttachRequest, WorkerStatus
 from llamacluster.agent.contract.options import LeaderOptions
-from llamacluster.agent.contract.places import READYZ, SERVING, STATUS
+from llamacluster.agent.contract.places import READYZ, SERVING, STATUS, WELCOMING
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.leader import Leader
@@ -266,7 +266,8 @@ class World:
                 if pod.told_at is not None and now - pod.told_at > 1.5:
                     pod.sockets.listens = False
                 if not pod.has_ended:
-                    pod.leader.routes()[f"GET {SERVING}"](b"")
+                    for path in (SERVING, WELCOMING):
+                        pod.leader.routes()[f"GET {path}"](b"")
             if self.is_whole():
                 self.broken_since = None
             elif self.broken_since is None:

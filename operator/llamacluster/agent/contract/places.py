@@ -52,6 +52,9 @@ READYZ = "/readyz"
 SERVING = "/serving"
 """GET to a leader: 200 while its engine takes requests. The gate asks; unlike READYZ it holds on
 until the last request when the group is told to stop."""
+WELCOMING = "/welcoming"
+"""GET to a leader: 200 while new requests are welcome. The gate asks, and says the same to who asks
+for its health. READYZ is never 200 before the gate has heard it."""
 STATUS = "/status"
 """GET: `WorkerStatus` or `LeaderStatus`."""
 METRICS = "/metrics"
