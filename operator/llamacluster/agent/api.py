@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def _handler(
                 self._answer(refused)
                 return
             length = self.headers.get("Content-Length", "")
-            if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_BODY_BYTES:
                 self._answer(Answer(413, f"Content-Length must be 0 to {MAX_BODY_BYTES}"))
                 return
             self._answer(self._routed(self.rfile.read(int(length))))
