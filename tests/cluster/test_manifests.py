@@ -374,6 +374,10 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
         inference(batchSize=8, ubatchSize=8, parallel=9),
         *("spec.inference.batchSize", "batchSize must be at least parallel"),
     ),
+    "more context than the engine counts": (
+        inference(contextSize=16_777_216, parallel=128),
+        *("spec.inference.contextSize", "contextSize x parallel must be at most 2147483392 tokens"),
+    ),
     "a template that is a text": (
         inference(chatTemplate="{{ messages }}"),
         *("spec.inference.chatTemplate", "should match"),

@@ -182,6 +182,9 @@ EngineArgument = Annotated[
 
 _UBATCH_TOO_LARGE = "ubatchSize must not be greater than batchSize"
 _BATCH_TOO_SMALL = "batchSize must be at least parallel: each slot adds a token to the batch"
+_MOST_TOKENS = 2**31 - 256
+"""The engine reads the context of all slots as a signed 32-bit number, and rounds up to 256."""
+_CONTEXT_TOO_LARGE = f"contextSize x parallel must be at most {_MOST_TOKENS} tokens"
 
 
 class Inference(ApiModel):
@@ -200,6 +203,12 @@ class Inference(ApiModel):
                 "!has(self.parallel) || !has(self.batchSize) || self.parallel <= self.batchSize",
                 _BATCH_TOO_SMALL,
                 ".batchSize",
+            ),
+            Rule(
+                "!has(self.contextSize) || !has(self.parallel) || "
+                f"self.contextSize * self.parallel <= {_MOST_TOKENS}",
+                _CONTEXT_TOO_LARGE,
+                ".contextSize",
             ),
         )
     )
@@ -227,11 +236,13 @@ class Inference(ApiModel):
     this API has a field for, and those that the plan or the group's safety depends on."""
 
     @model_validator(mode="after")
-    def _batches_fit(self) -> Inference:
+    def _fits_together(self) -> Inference:
         if self.ubatch_size > self.batch_size:
             raise ValueError(_UBATCH_TOO_LARGE)
         if self.parallel > self.batch_size:
             raise ValueError(_BATCH_TOO_SMALL)
+        if self.context_size * self.parallel > _MOST_TOKENS:
+            raise ValueError(_CONTEXT_TOO_LARGE)
         return self
 
 

@@ -111,6 +111,10 @@ def test_a_missing_field_is_named() -> None:
             "spec.inference: batchSize must be at least parallel",
         ),
         (
+            {"inference": {"contextSize": 16_777_216, "parallel": 128}},
+            "spec.inference: contextSize x parallel must be at most 2147483392",
+        ),
+        (
             {"inference": {"extraArgs": ["--mmproj", "/vision.gguf"]}},
             "extraArgs[0]: --mmproj is refused: the plan does not count",
         ),
