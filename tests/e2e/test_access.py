@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def client(live: Live, key: str, ca: Path) -> Iterator[OpenAI]:
         yield OpenAI(
             base_url=f"{base}/v1",
             api_key=key,
-            http_client=DefaultHttpxClient(verify=str(ca)),
+            http_client=DefaultHttpxClient(verify=ssl.create_default_context(cafile=ca)),
             max_retries=0,
         )
 
