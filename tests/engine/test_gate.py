@@ -69,7 +69,7 @@ class Stream:
             self.error = error
 
     def whole(self) -> str:
-        self._thread.join(60)
+        self._thread.join(600)
         assert self.finished, self.error
         return "".join(self.tokens)
 
@@ -284,14 +284,19 @@ def test_an_idle_group_stops_at_once(new_group: NewGroup) -> None:
 
 
 def test_a_stream_that_runs_is_finished(new_group: NewGroup) -> None:
-    group = whole(new_group(), LONG_OPTIONS)
+    group = new_group()
+    for index in (1, 2):
+        group.start_worker(index)
+    group.start_leader(
+        LONG_OPTIONS, gate=GateOptions(2, LONG_OPTIONS.context_size, queue_seconds=600)
+    )
     group.until("Ready")
     expected = Stream(group, LONG).whole()
     streams = [Stream(group, LONG) for _ in range(2)]
     with _queued(group) as queued:
         began = time.monotonic()
         group.engine.docker("kill", "--signal", "TERM", *(pod.id for pod in group.pods.values()))
-        assert group.leader.get(READYZ)[0] == 503
+        eventually(lambda: group.leader.get(READYZ)[0] == 503)
         eventually(lambda: _refused(group))
         assert not any(stream.finished for stream in streams)  # it was refused while they ran
         for stream in streams:
@@ -321,9 +326,9 @@ def test_the_end_of_the_grace_stops_what_still_runs(new_group: NewGroup) -> None
     group = new_group()
     for index in (1, 2):
         group.start_worker(index, grace_seconds=4)
-    group.start_leader(replace(OPTIONS, grace_seconds=4))
+    group.start_leader(replace(LONG_OPTIONS, grace_seconds=4))
     group.until("Ready")
-    stream = Stream(group)
+    stream = Stream(group, LONG)
     group.terminate()
     assert not stream.finished
 
@@ -339,10 +344,10 @@ def test_a_loading_group_stops_at_once(new_group: NewGroup) -> None:
 
 
 def test_a_worker_that_is_deleted_alone_lets_running_requests_finish(new_group: NewGroup) -> None:
-    group = whole(new_group())
+    group = whole(new_group(), LONG_OPTIONS)
     group.until("Ready")
-    expected = Stream(group).whole()
-    stream = Stream(group)
+    expected = Stream(group, LONG).whole()
+    stream = Stream(group, LONG)
     group.worker(2).signal("TERM")
     leaving = group.until("WorkerLeaving")
     assert (leaving["phase"], leaving["message"].partition(":")[0]) == (

@@ -171,7 +171,7 @@ def test_a_frozen_rpc_server_heals(new_group: NewGroup) -> None:
 
 
 def test_a_worker_that_falls_silent_in_the_midst_of_a_request_heals(new_group: NewGroup) -> None:
-    group = whole(new_group())
+    group = whole(new_group(), replace(OPTIONS, context_size=4096))  # so long goes the answer on
     group.until("Ready")
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(
@@ -263,6 +263,7 @@ def test_a_leader_that_starts_anew_takes_its_workers_over(new_group: NewGroup) -
 def test_a_leader_waits_for_a_worker_that_is_late(new_group: NewGroup) -> None:
     group = new_group()
     group.start_worker(1)
+    eventually(lambda: _answers(group, 1))
     group.start_leader(OPTIONS)
     waiting = group.until("WaitingForWorkers")
     assert "1 of 2 workers missing: x-0-2: its name has no address" in waiting["message"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,7 +17,9 @@ from tests.unit.agent.test_metrics import Samples, samples
 
 pytestmark = pytest.mark.engine
 
-LONG = {**GREEDY, "n_predict": 600, "ignore_eos": True, "n_probs": 0}
+LONG = {**GREEDY, "n_predict": 1200, "ignore_eos": True, "n_probs": 0}
+"""The engine tells of its cache every 2 s."""
+LONG_OPTIONS = replace(OPTIONS, context_size=4096)
 
 
 def told(group: Group) -> Samples:
@@ -27,7 +30,7 @@ def told(group: Group) -> Samples:
 
 def test_a_queue_is_seen_in_the_gate_and_not_in_the_engine(new_group: NewGroup) -> None:
     """Five requests on two slots: what autoscalers go by."""
-    group = whole(new_group())
+    group = whole(new_group(), LONG_OPTIONS)
     group.until("Ready")
     seen: list[Samples] = []
 
@@ -52,7 +55,7 @@ def test_a_queue_is_seen_in_the_gate_and_not_in_the_engine(new_group: NewGroup) 
 
 
 def test_a_hung_engine_holds_no_scrape_up(new_group: NewGroup) -> None:
-    group = whole(new_group())
+    group = whole(new_group(), LONG_OPTIONS)
     group.until("Ready")
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(

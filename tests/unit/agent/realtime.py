@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def until(look: Callable[[], object]) -> None:
-    """Waits until `look` is true; fails if it is not within 20 seconds."""
-    deadline = time.monotonic() + 20
+    """Waits until `look` is true; fails if it is not within 120 seconds."""
+    deadline = time.monotonic() + 120
     while not look():
         assert time.monotonic() < deadline

@@ -147,7 +147,7 @@ class Running:
         child.send = send  # type: ignore[method-assign]
 
     def until_ended(self) -> None:
-        self.thread.join(20)
+        self.thread.join(120)
         assert not self.thread.is_alive()
 
 

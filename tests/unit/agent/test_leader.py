@@ -95,14 +95,14 @@ class Running:
         return self.leader._status.snapshot()
 
     def until(self, look: Callable[[LeaderStatus], object]) -> LeaderStatus:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not look(status := self.status()):
             assert time.monotonic() < deadline, (status, self.log.getvalue()[-3000:])
         return status
 
     def until_ended(self) -> None:
         assert self.thread is not None
-        self.thread.join(20)
+        self.thread.join(120)
         assert not self.thread.is_alive()
 
     def until_reason(self, reason: Reason) -> LeaderStatus:
@@ -119,7 +119,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     if it.thread:
         it.leader.stop()
         it.leader.stop()
-        it.thread.join(20)
+        it.thread.join(120)
         assert not it.thread.is_alive()
         assert all(child.exit_code() is not None for _, child in it.launcher.started)
 

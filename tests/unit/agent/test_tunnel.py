@@ -142,7 +142,7 @@ class Running:
         return self.addresses[name]
 
     def until_ended(self) -> None:
-        self.thread.join(20)
+        self.thread.join(120)
         assert not self.thread.is_alive()
 
 

@@ -64,7 +64,7 @@ class LlamaServer:
     def _complete(self, body: Any, handler: BaseHTTPRequestHandler) -> None:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
-        time.sleep(0.02)  # for requests to be there at the same time
+        time.sleep(0.2)  # for requests to be there at the same time
         timings = {
             "prompt_n": len(body["prompt"]),
             "predicted_n": body["n_predict"],
