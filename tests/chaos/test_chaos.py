@@ -155,7 +155,7 @@ def lose_a_node(cluster: Cluster, namespace: str, victim: str) -> None:
         assert "NodeLost" in of_worker.events()
         for group in (of_worker, of_leader):
             [told] = group.get()["status"]["groups"]
-            assert told["recoveries"] == 1
+            assert told["recoveries"] >= 1
             assert told["lastRecovery"]["seconds"] > 0
         # What only a person can know is left as it is, and heals when the node comes back.
         assert claimed.uids()["claimed-group-0"] == before["claimed"]["claimed-group-0"]

@@ -154,7 +154,7 @@ def test_a_frozen_process_answers_nobody_until_it_is_thawed(peers: list[Peer]) -
     finally:
         faults.thaw_process(container.node, container.container_id)
 
-    faults.wait_until("it answers again", reach(client, peer), 10)
+    faults.wait_until("it answers again", reach(client, peer), 60)
     after = faults.find_container(peer.cluster, NAMESPACE, peer.pod)
     assert after == container, "freezing restarted the container"
 

@@ -150,7 +150,11 @@ def made_or_refused(one: Manifest) -> bool:
     """Whether it has come as far as it can."""
     return bool(
         said(one, "Planned").get("status") == "True"
-        or said(one, "Degraded").get("status") == "True"
+        or (
+            said(one, "Degraded").get("status") == "True"
+            # No planner's pod may be made here: the plan comes by another way.
+            and said(one, "Degraded").get("reason") != "PodsMissing"
+        )
     )
 
 

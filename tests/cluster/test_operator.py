@@ -23,7 +23,7 @@ from tests.kind.cluster import Cluster
 
 pytestmark = pytest.mark.cluster
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

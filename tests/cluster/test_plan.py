@@ -138,7 +138,7 @@ async def test_the_planner_runs_beside_the_pod_that_has_mounted_the_claim(world:
             *("apply", "-f", "-"),
             stdin=a_leader(name, node, world.image, mounted=name == "mounts"),
         )
-    world.person("wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s")
+    world.person("wait", "pod", "--all", "--for=condition=Ready", "--timeout=240s")
     for name in nodes:
         world.creates_unplanned(name, model={"uri": f"pvc://{name}/m.gguf"})
         await world.reconcile(name)

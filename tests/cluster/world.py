@@ -16,7 +16,7 @@ from llamacluster.resources.planjob import inputs_hash
 from tests.build import IMAGE, Manifest, a_plan, manifest
 from tests.kind.cluster import Cluster
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 @dataclass

@@ -96,7 +96,7 @@ def test_restarting_the_operator_changes_nothing(group: Live) -> None:
     operator = ["--namespace=llamacluster-system", "rollout"]
     group.cluster.kubectl(*operator, "restart", "deployment/llamacluster-operator")
     group.cluster.kubectl(*operator, "status", "deployment/llamacluster-operator", "--timeout=120s")
-    eventually(lambda: leading_pod(group.cluster), "a new operator leads", 20)
+    eventually(lambda: leading_pod(group.cluster), "a new operator leads")
     # The new operator has surely been at work once it has followed an edit of another object.
     label = "app.kubernetes.io/instance=someone-elses"
     group.kubectl("label", "--overwrite", "lws", "tiny-group", label)

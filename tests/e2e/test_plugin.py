@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 import yaml
@@ -91,9 +91,18 @@ def test_logs_are_followed_until_ctrl_c(group: Live) -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        asking = Thread(target=lambda: [group.plugin("chat", stdin="Hello") for _ in range(5)])
+        seen = Event()
+
+        def ask() -> None:
+            for _ in range(100):
+                if seen.is_set():
+                    return
+                group.plugin("chat", stdin="Hello")
+
+        asking = Thread(target=ask)
         asking.start()
         assert any("eval time" in line for line in process.stdout)
+        seen.set()
         asking.join()
         process.send_signal(2)
         process.stdout.read()
