@@ -18,7 +18,7 @@ import pytest
 from llamacluster.agent.contract.options import GateOptions
 from llamacluster.agent.contract.places import READYZ
 from tests.engine.group import Group, eventually
-from tests.engine.test_group import GREEDY, OPTIONS, NewGroup, whole
+from tests.engine.test_group import GREEDY, LONG_OPTIONS, OPTIONS, NewGroup, whole
 from tests.model import SENTENCE
 
 pytestmark = pytest.mark.engine
@@ -27,7 +27,6 @@ SLOW = {**GREEDY, "stream": True, "n_predict": 600, "ignore_eos": True}
 """A stream of some seconds: the sentence, and then again and again."""
 LONG = {**SLOW, "n_predict": 2000}
 """One that takes longer than the gate lingers."""
-LONG_OPTIONS = replace(OPTIONS, context_size=4096)
 AT_ONCE_SECONDS = 60
 """On a busy machine; the grace is 300."""
 
@@ -244,10 +243,7 @@ def test_a_pod_without_its_gate_is_not_ready(new_group: NewGroup) -> None:
 
 
 def test_who_waits_too_long_is_turned_away(new_group: NewGroup) -> None:
-    group = new_group()
-    for index in (1, 2):
-        group.start_worker(index)
-    group.start_leader(OPTIONS, gate=GateOptions(2, 1024, queue=3, queue_seconds=1))
+    group = whole(new_group(), gate=GateOptions(2, 1024, queue=3, queue_seconds=1))
     group.until("Ready")
     streams = [Stream(group) for _ in range(2)]
     code, body = group.leader.post("/completion", GREEDY, 8080)
@@ -284,12 +280,8 @@ def test_an_idle_group_stops_at_once(new_group: NewGroup) -> None:
 
 
 def test_a_stream_that_runs_is_finished(new_group: NewGroup) -> None:
-    group = new_group()
-    for index in (1, 2):
-        group.start_worker(index)
-    group.start_leader(
-        LONG_OPTIONS, gate=GateOptions(2, LONG_OPTIONS.context_size, queue_seconds=600)
-    )
+    patient = GateOptions(2, LONG_OPTIONS.context_size, queue_seconds=600)
+    group = whole(new_group(), LONG_OPTIONS, patient)
     group.until("Ready")
     expected = Stream(group, LONG).whole()
     streams = [Stream(group, LONG) for _ in range(2)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llamacluster.agent.contract.options import LeaderOptions
+from llamacluster.agent.contract.options import GateOptions, LeaderOptions
 from llamacluster.agent.contract.places import ATTACH, ENGINE_PORT, READYZ
 from llamacluster.planning.split import assigned_device, tensor_split
 from tests.engine.group import DOMAIN, Group, eventually
@@ -24,15 +24,17 @@ pytestmark = pytest.mark.engine
 OPTIONS = LeaderOptions(
     model_uri="file:///test-models/tiny.gguf", layers=(13, 12), context_size=1024, parallel=2
 )
+LONG_OPTIONS = replace(OPTIONS, context_size=4096)
+"""For an answer that goes on for long."""
 GREEDY = {"prompt": "Who wrote this?", "temperature": 0, "n_predict": 64, "n_probs": 5}
 NewGroup = Callable[[], Group]
 
 
-def whole(group: Group, options: LeaderOptions = OPTIONS) -> Group:
+def whole(group: Group, options: LeaderOptions = OPTIONS, gate: GateOptions | None = None) -> Group:
     """With all its pods, which start at once, as in the cluster."""
     with ThreadPoolExecutor() as pool:
         workers = [pool.submit(group.start_worker, n) for n, _ in enumerate(options.layers, 1)]
-        leader = pool.submit(group.start_leader, options)
+        leader = pool.submit(group.start_leader, options, gate=gate)
     for pod in (*workers, leader):
         pod.result()
     return group
@@ -171,7 +173,7 @@ def test_a_frozen_rpc_server_heals(new_group: NewGroup) -> None:
 
 
 def test_a_worker_that_falls_silent_in_the_midst_of_a_request_heals(new_group: NewGroup) -> None:
-    group = whole(new_group(), replace(OPTIONS, context_size=4096))  # so long goes the answer on
+    group = whole(new_group(), LONG_OPTIONS)
     group.until("Ready")
     with ThreadPoolExecutor() as pool:
         asked = pool.submit(

@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from llamacluster.agent.contract.places import METRICS
 from tests.engine.group import Group, eventually
-from tests.engine.test_group import GREEDY, OPTIONS, NewGroup, whole
+from tests.engine.test_group import GREEDY, LONG_OPTIONS, OPTIONS, NewGroup, whole
 from tests.unit.agent.test_metrics import Samples, samples
 
 pytestmark = pytest.mark.engine
 
 LONG = {**GREEDY, "n_predict": 1200, "ignore_eos": True, "n_probs": 0}
 """The engine tells of its cache every 2 s."""
-LONG_OPTIONS = replace(OPTIONS, context_size=4096)
 
 
 def told(group: Group) -> Samples:

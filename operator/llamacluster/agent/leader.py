@@ -82,8 +82,6 @@ DRAIN_LOOK_SECONDS = 0.2
 GATE_CLOSES_SECONDS = 3.5
 """After its linger, by when a gate that was told to stop together with the leader is sure to listen
 no more."""
-LAST_WORDS_SECONDS = 1.0
-"""For what an engine said before it ended: its lines come from a thread of their own."""
 SLOTS_SECONDS = 1.0
 """For the engine to say what its slots hold, when it has just answered something else: no longer,
 because a hang that begins here is noticed by so much later."""
@@ -258,13 +256,7 @@ class Leader:
         )
         self._log.info("starting engine", argv=shlex.join(argv))
         started = self._clock.monotonic()
-        said_all = Event()
-
-        def ended() -> None:
-            said_all.set()
-            self._wake.set()
-
-        engine = _Engine(self._launcher.start(argv, line, ended), log, said_all, started)
+        engine = _Engine(self._launcher.start(argv, line, self._wake.set), log, started)
         self._engine_now = engine
         try:
             yield engine
@@ -410,8 +402,6 @@ class Leader:
         if leaving:
             self._leaving_since = min(self._leaving_since, now)
         ended = engine.child.exit_code()
-        if ended is not None:
-            self._clock.wait(engine.said_all, LAST_WORDS_SECONDS)
         whole = not stop_at_once and ended is None and not watch.lost
         return Seen(
             stop_at_once=stop_at_once,
@@ -526,8 +516,6 @@ class _Engine:
 
     child: Child
     log: EngineLog
-    said_all: Event
-    """It has ended, and `log` has its last line."""
     started: float
     told: EngineTold | None = None
     """Kept here: who waits for its word may get it when another engine runs."""

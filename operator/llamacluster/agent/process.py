@@ -11,6 +11,8 @@ from threading import Lock, Thread
 from typing import Protocol
 
 MAX_LINE_BYTES = 16 << 10
+LAST_WORDS_SECONDS = 1.0
+"""For the lines of a process that has ended; a process of its own may hold its output open."""
 
 _STATE, _UTIME, _STIME = 0, 11, 12
 """Fields of /proc/PID/stat behind the name, see proc_pid_stat(5)."""
@@ -23,7 +25,8 @@ class Child(Protocol):
     def pid(self) -> int: ...
 
     def exit_code(self) -> int | None:
-        """None while it runs; as a shell has it afterwards: 128 + n if signal n ended it."""
+        """None while it runs; as a shell has it afterwards: 128 + n if signal n ended it. All its
+        lines were given by then, so that what it said of its end is known with it."""
 
     def send(self, signum: signal.Signals) -> None:
         """Sends a signal; nothing if it has ended."""
@@ -69,9 +72,9 @@ class Launcher:
                 start_new_session=True,  # a Ctrl-C is for the agent, which decides what to do
             )
             self._pids.add(process.pid)
-        child = _Process(process)
-        Thread(target=self._follow, args=(process, on_line, on_exit), daemon=True).start()
-        return child
+        follower = Thread(target=self._follow, args=(process, on_line, on_exit), daemon=True)
+        follower.start()
+        return _Process(process, follower)
 
     def reap_orphans(self) -> None:
         """Collects ended processes that nobody waits for: the duty of a process with id 1."""
@@ -102,15 +105,19 @@ class Launcher:
 
 
 class _Process:
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], follower: Thread) -> None:
         self._process = process
+        self._follower = follower
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def exit_code(self) -> int | None:
-        return _as_shell(self._process.poll())
+        code = self._process.poll()
+        if code is not None:
+            self._follower.join(LAST_WORDS_SECONDS)
+        return _as_shell(code)
 
     def send(self, signum: signal.Signals) -> None:
         self._process.send_signal(signum)

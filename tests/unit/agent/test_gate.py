@@ -21,7 +21,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.slowbodies import SlowBodies
 from llamacluster.planning.bodies import max_body_bytes
 from tests.unit.agent.fakes import FakeChild, FakeLauncher, FastClock
-from tests.unit.agent.realtime import until
+from tests.unit.agent.realtime import PATIENCE_SECONDS, until
 
 OPTIONS = GateOptions(parallel=4, context_size=4096)
 
@@ -147,7 +147,7 @@ class Running:
         child.send = send  # type: ignore[method-assign]
 
     def until_ended(self) -> None:
-        self.thread.join(120)
+        self.thread.join(PATIENCE_SECONDS)
         assert not self.thread.is_alive()
 
 

@@ -34,6 +34,7 @@ from tests.unit.agent.fakes import (
     FakeSockets,
     FastClock,
 )
+from tests.unit.agent.realtime import PATIENCE_SECONDS
 
 
 class Running:
@@ -95,14 +96,14 @@ class Running:
         return self.leader._status.snapshot()
 
     def until(self, look: Callable[[LeaderStatus], object]) -> LeaderStatus:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not look(status := self.status()):
             assert time.monotonic() < deadline, (status, self.log.getvalue()[-3000:])
         return status
 
     def until_ended(self) -> None:
         assert self.thread is not None
-        self.thread.join(120)
+        self.thread.join(PATIENCE_SECONDS)
         assert not self.thread.is_alive()
 
     def until_reason(self, reason: Reason) -> LeaderStatus:
@@ -119,7 +120,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
     if it.thread:
         it.leader.stop()
         it.leader.stop()
-        it.thread.join(120)
+        it.thread.join(PATIENCE_SECONDS)
         assert not it.thread.is_alive()
         assert all(child.exit_code() is not None for _, child in it.launcher.started)
 
@@ -404,8 +405,9 @@ def test_ready_means_that_the_gate_lets_in(running: Running) -> None:
     running.until(lambda status: status["message"] == "waiting for the gate to let requests in")
     assert running.ready() == 503
     assert running.serving() == 200
-    time.sleep(0.1)  # that it has been asked the one is not enough
-    assert running.ready() == 503
+    began = running.clock.monotonic()
+    running.until(lambda _: running.clock.monotonic() > began + 60)
+    assert running.ready() == 503  # that it has asked the one is not enough
     assert running.welcoming() == 200
     running.until_formed()
     assert running.ready() == 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 
 from llamacluster.agent.process import Child, Launcher, stop
 from tests.unit.agent.realtime import until
@@ -23,6 +23,21 @@ def test_lines_come_before_the_end_is_told() -> None:
     assert ended.wait(20)
     assert lines == ["a", "b"]
     assert child.exit_code() == 3
+
+
+def test_who_asks_for_the_exit_code_has_had_all_lines() -> None:
+    read, lines = Event(), list[str]()
+
+    def slowly(line: str) -> None:
+        read.wait(20)
+        lines.append(line)
+
+    child = Launcher().start([sys.executable, "-c", "print('why')"], slowly, lambda: None)
+    assert child.wait(20) == 0
+    assert not lines
+    Timer(0.1, read.set).start()
+    assert child.exit_code() == 0
+    assert lines == ["why"]
 
 
 def test_an_end_by_signal_is_told_as_a_shell_does() -> None:

@@ -21,7 +21,7 @@ from llamacluster.agent.peers import PeerError, TunnelledPeers
 from llamacluster.agent.tunnel import Tunnel, configuration
 from llamacluster.planning.split import MAX_WORKERS
 from tests.unit.agent.fakes import FakeLauncher, FastClock
-from tests.unit.agent.realtime import until
+from tests.unit.agent.realtime import PATIENCE_SECONDS, until
 
 OLD = Certificates("old authority\n", "old leaf\n")
 NEW = Certificates("new authority\nold authority\n", "new leaf\n")
@@ -142,7 +142,7 @@ class Running:
         return self.addresses[name]
 
     def until_ended(self) -> None:
-        self.thread.join(120)
+        self.thread.join(PATIENCE_SECONDS)
         assert not self.thread.is_alive()
 
 

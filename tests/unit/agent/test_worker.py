@@ -17,7 +17,7 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.peers import PeerError, Peers
 from llamacluster.agent.worker import LEADER_SILENT_SECONDS, Worker
 from tests.unit.agent.fakes import BUILD, HELD, FakeLauncher, FastClock
-from tests.unit.agent.realtime import until
+from tests.unit.agent.realtime import PATIENCE_SECONDS, until
 
 
 class Running:
@@ -64,7 +64,7 @@ def running() -> Iterator[Running]:
     yield it
     it.worker.stop()
     it.worker.stop()
-    it.thread.join(120)
+    it.thread.join(PATIENCE_SECONDS)
     assert not it.thread.is_alive()
     assert it.launcher.last.exit_code() is not None
 
@@ -73,7 +73,7 @@ def test_told_to_stop_without_a_leader_it_stops_at_once(running: Running) -> Non
     with running.clock.held():
         began = running.clock.monotonic()
         running.worker.stop()
-    running.thread.join(120)
+    running.thread.join(PATIENCE_SECONDS)
     assert not running.thread.is_alive()
     assert running.clock.monotonic() - began < 5
 
@@ -92,7 +92,7 @@ def test_told_to_stop_it_serves_its_leader_on(running: Running) -> None:
         assert running.worker.routes()[f"GET {READYZ}"](b"").code == 503
         assert running.attach("second").code == 409
         running.connected = False
-    running.thread.join(120)
+    running.thread.join(PATIENCE_SECONDS)
     assert not running.thread.is_alive()
 
 
@@ -101,7 +101,7 @@ def test_told_to_stop_it_does_not_wait_for_a_leader_that_looks_no_more(running: 
     with running.clock.held():
         began = running.clock.monotonic()
         running.worker.stop()
-    running.thread.join(120)
+    running.thread.join(PATIENCE_SECONDS)
     assert not running.thread.is_alive()
     assert running.clock.monotonic() - began < 15
 
