@@ -48,7 +48,7 @@ async def selftest(api: KubeApi, namespace: str, model: str, seconds: float) -> 
         try:
             async with asyncio.timeout(seconds):
                 cluster = await _ready(api, namespace, name)
-                _say(f"answered: {await _ask(cluster.status.endpoint)!r}")
+                _say(f"answered: {await _answer(cluster.status.endpoint)!r}")
         finally:
             await api.delete(LLAMACLUSTERS, namespace, name)
     except TimeoutError:
@@ -75,6 +75,16 @@ async def _ready(api: KubeApi, namespace: str, name: str) -> LlamaCluster:
             _say(said)
         if ready and ready.status == "True":
             return cluster
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _answer(endpoint: str | None) -> str:
+    """One token. A node's rules for a new Service, and its name, may come a moment after Ready."""
+    while True:
+        try:
+            return await _ask(endpoint)
+        except aiohttp.ClientConnectorError as error:
+            _say(str(error))
         await asyncio.sleep(LOOK_SECONDS)
 
 

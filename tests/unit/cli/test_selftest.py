@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
+from aiohttp import ClientConnectorError
+from aiohttp.client_reqrep import ConnectionKey
 
 from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.cli import selftest as module
@@ -14,6 +17,7 @@ from tests.build import Manifest
 from tests.fakekubeapi import FakeKubeApi
 from tests.virtualtime import in_virtual_time
 
+KEY = ConnectionKey("x.ns.svc", 80, False, True, None, None, None)
 MODEL = "https://models.example/tiny.gguf"
 
 
@@ -66,6 +70,23 @@ def test_a_token_passes(asked: list[str | None], capsys: pytest.CaptureFixture[s
     assert asked == ["http://x.ns.svc/v1"]
     assert "Loading: m" in capsys.readouterr().err
     assert not api.objects
+
+
+def test_a_service_whose_rules_come_a_moment_later_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times: list[float] = []
+
+    async def ask(_: str | None) -> str:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) < 3:
+            raise ClientConnectorError(KEY, ConnectionRefusedError(111, "refused"))
+        return " there"
+
+    monkeypatch.setattr(module, "_ask", ask)
+    assert run(FakeKubeApi(), ("True", "Ready")) == 0
+    assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx([2, 2])
+    assert "Cannot connect to host x.ns.svc:80" in capsys.readouterr().err
 
 
 def test_no_token_in_time_fails(
