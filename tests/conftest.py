@@ -18,11 +18,11 @@ settings.register_profile("default", deadline=None)  # a busy machine is no fail
 
 
 @pytest.fixture(scope="session")
-def kind_cluster() -> Cluster:
+def kind_cluster() -> Iterator[Cluster]:
     """The tests' cluster: made when it is not there or outdated, and left for the next run."""
     cluster = Cluster(os.environ.get("LLAMACLUSTER_TEST_CLUSTER", "llamacluster-test"))
-    cluster.up(renew=True)
-    return cluster
+    with cluster.lent():
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--renew",
                 action="store_true",
-                help="make a cluster anew that was made from another node image",
+                help="make a cluster anew that was made from another node image, or in which tests"
+                " were killed",
             )
         if name == "down":
             command.add_argument(

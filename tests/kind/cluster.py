@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,13 +63,18 @@ class Cluster:
     def up(self, *, renew: bool = False) -> None:
         """Make the cluster, or take the one that is there; ready for use when this returns.
 
-        With `renew`, one that was made from another node image is made anew.
+        With `renew`, one that was made from another node image, or in which tests were killed, is
+        made anew.
         """
         with host.only_run(f"bringing up cluster {self.name}"):
             engine = docker.find_or_start()
+            host.save_sysctls()
+            host.raise_inotify_limits()
             # All of them now: what cannot be had is better said before anything is made.
             kind, *_ = [tool(name) for name in LEAST_VERSIONS]
-            usable = self._is_whole(engine) and not (renew and self._is_outdated(engine))
+            usable = self._is_whole(engine) and not (
+                renew and (self._is_outdated(engine) or self._was_left())
+            )
             if not (usable and self._comes_back()):
                 if self._containers(engine):
                     with step(f"Cluster {self.name}: remove what an earlier run left"):
@@ -76,6 +82,16 @@ class Cluster:
                 self._create(engine, kind)
             self._install_leaderworkerset(engine)
             self._wait_until_ready()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[None]:
+        """For tests, which give it back as it was. If they are killed, what they made has the room
+        that others need: those take a new cluster then."""
+        with contextlib.ExitStack() as stack:
+            with host.only_run(f"lending cluster {self.name}"):
+                self.up(renew=True)
+                stack.enter_context(host.mark(self._tests))
+            yield
 
     def down(self) -> None:
         """Remove the cluster; the machine's sysctls are restored after the last one."""
@@ -149,6 +165,11 @@ class Cluster:
         """Written after kind made the cluster: without it, the making was interrupted."""
         return self.folder / "made.json"
 
+    @property
+    def _tests(self) -> Path:
+        """Marks of those to whom it is lent."""
+        return self.folder / "tests"
+
     def _containers(self, engine: docker.Engine) -> dict[str, str]:
         """State of each node's container, by node name."""
         listed = engine.docker(
@@ -194,9 +215,12 @@ class Cluster:
         """Whether a cluster made now would have other nodes."""
         return bool(json.loads(self._made.read_text())["image"] != nodeimage.node_image(engine))
 
+    def _was_left(self) -> bool:
+        """Whether tests were killed, and none are under way."""
+        alive = host.marks(self._tests).values()
+        return bool(alive) and not any(alive)
+
     def _create(self, engine: docker.Engine, kind: str) -> None:
-        host.save_sysctls()
-        host.raise_inotify_limits()
         image = nodeimage.node_image(engine)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)

@@ -293,6 +293,31 @@ def only_run(what: str) -> Iterator[None]:
             lock.flush()
 
 
+@contextlib.contextmanager
+def mark(folder: Path) -> Iterator[None]:
+    """A file of this process in a folder, which stays there if this does not end as it should."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / str(os.getpid())
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends
+        yield
+        path.unlink()
+
+
+def marks(folder: Path) -> dict[Path, bool]:
+    """The files that `mark` made in a folder, and whether the process of each is alive."""
+    alive = {}
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError), path.open() as held:  # it may end just now
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alive[path] = True
+            else:
+                alive[path] = False
+    return alive
+
+
 def _wait_for(descriptor: int, path: Path) -> None:
     told = 0.0
     while True:

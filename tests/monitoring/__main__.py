@@ -63,16 +63,16 @@ def main(arguments: list[str]) -> int:
     parser.parse_args(arguments)
     cluster = Cluster(os.environ.get("LLAMACLUSTER_TEST_CLUSTER", "llamacluster-test"))
     try:
-        cluster.up(renew=True)
-        images = build_images()
-        cluster.load(images.engine)
-        cluster.load(images.operator)
-        with monitored(cluster, images), fresh_namespace(cluster) as namespace:
-            with step("Model: serve the tiny model in the cluster"):
-                publish_model(cluster, images, namespace)
-            began = time.monotonic()
-            live(Live(cluster, namespace, NAME))
-            look(cluster, namespace, minutes=(time.monotonic() - began) / 60)
+        with cluster.lent():
+            images = build_images()
+            cluster.load(images.engine)
+            cluster.load(images.operator)
+            with monitored(cluster, images), fresh_namespace(cluster) as namespace:
+                with step("Model: serve the tiny model in the cluster"):
+                    publish_model(cluster, images, namespace)
+                began = time.monotonic()
+                live(Live(cluster, namespace, NAME))
+                look(cluster, namespace, minutes=(time.monotonic() - began) / 60)
     except KeyboardInterrupt:
         return 130
     except (AssertionError, CannotDraw, CommandFailed, SetupError) as error:

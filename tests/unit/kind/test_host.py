@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,37 @@ def test_values_saved_before_a_reboot_are_not_used(
     monkeypatch.setattr(host, "boot_id", lambda: "another boot")
     host.restore_sysctls(engine=True)
     assert values(sysctls) == ("10", "1")
+
+
+def test_a_mark_tells_whether_its_process_ended_as_it_should(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tests.kind import host\n"
+        "with host.mark(Path(sys.argv[1])): print('marked', flush=True); sys.stdin.read()"
+    )
+    ends, is_killed = (
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(2)
+    )
+    for process in (ends, is_killed):
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"marked\n"
+    assert list(host.marks(tmp_path).values()) == [True, True]
+
+    is_killed.kill()
+    is_killed.communicate()
+    assert host.marks(tmp_path) == {
+        tmp_path / str(ends.pid): True,
+        tmp_path / str(is_killed.pid): False,
+    }
+    ends.communicate()
+    assert host.marks(tmp_path) == {tmp_path / str(is_killed.pid): False}
+
+
+def test_a_mark_stays_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), host.mark(tmp_path):
+        raise ZeroDivisionError
+    assert host.marks(tmp_path) == {tmp_path / str(os.getpid()): False}
