@@ -19,7 +19,9 @@ from llamacluster.agent.contract.messages import LeaderStatus
 from llamacluster.agent.contract.places import AGENT_PORT, STATUS
 from llamacluster.cli.plugin import plugin
 from llamacluster.resources.metadata import CLUSTER_LABEL, LWS_WORKER_INDEX_LABEL
+from tests.e2e.scene import scene
 from tests.kind.cluster import Cluster, tool
+from tests.kind.command import CommandFailed
 from tests.kind.portforward import port_forward
 from tests.kind.product import EXAMPLES
 
@@ -136,11 +138,18 @@ class Live:
         try:
             return eventually(look, f"{kind}={status}, reason {reason}")
         except AssertionError as late:
-            raise AssertionError(f"{late}\n{self.get().get('status')}") from late
+            raise AssertionError(f"{late}\n{self.scene()}") from late
 
     def wait_until_ready(self) -> None:
         """As a user waits: with kubectl."""
-        self.kubectl("wait", "--for=condition=Ready", f"llc/{self.name}", "--timeout=240s")
+        try:
+            self.kubectl("wait", "--for=condition=Ready", f"llc/{self.name}", "--timeout=240s")
+        except CommandFailed as late:
+            raise AssertionError(f"{late}\n{self.scene()}") from late
+
+    def scene(self) -> str:
+        """Where the cluster stands, for a person who was not there."""
+        return scene(self.cluster, self.namespace)
 
     def leader_status(self, group: int = 0) -> LeaderStatus:
         # From within its pod: NetworkPolicies let nobody else ask but the operator.
