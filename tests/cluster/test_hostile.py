@@ -130,7 +130,10 @@ async def test_whatever_is_admitted_leads_to_a_condition(
 
 def no_pods(cluster: Cluster, namespace: str) -> None:
     """Hundreds of pods that nobody looks at would keep the nodes busy for many minutes."""
-    cluster.kubectl("create", "quota", "no-pods", "--hard=pods=0", f"--namespace={namespace}")
+    here = f"--namespace={namespace}"
+    cluster.kubectl("create", "quota", "no-pods", "--hard=pods=0", here)
+    # It holds from when its controller has counted what there is.
+    cluster.kubectl("wait", "--for=jsonpath={.status.hard.pods}=0", "quota/no-pods", here)
 
 
 async def admit(api: KubeApi, wanted: Manifest) -> None:

@@ -259,10 +259,15 @@ async def test_a_cluster_can_be_made_again_at_once_under_its_name(world: World) 
     world.person("delete", "llc", "x", "--wait=false")
     world.creates()
     await world.reconcile()  # the predecessor's objects may or may not be there still
-    await world.settle()
+
+    async def is_another() -> bool:
+        await world.settle()
+        uid = (await world.get(LEADERWORKERSETS, "x-group"))["metadata"]["uid"]
+        return bool(uid != old["metadata"]["uid"])
+
+    await world.until(is_another)
     new = await world.get(LEADERWORKERSETS, "x-group")
     owner = await world.get(LLAMACLUSTERS, "x")
-    assert new["metadata"]["uid"] != old["metadata"]["uid"]
     assert new["metadata"]["ownerReferences"][0]["uid"] == owner["metadata"]["uid"]
 
 
@@ -336,6 +341,8 @@ async def test_a_pod_that_fits_nowhere_is_said_in_the_schedulers_words(world: Wo
 
 async def test_what_the_api_server_refuses_is_said_in_its_words(world: World) -> None:
     world.person("create", "quota", "no-more", "--hard=services=0")
+    # It holds from when its controller has counted what there is.
+    world.person("wait", "--for=jsonpath={.status.hard.services}=0", "quota/no-more")
     world.creates()
     await world.reconcile()
     found = await world.condition("Ready")

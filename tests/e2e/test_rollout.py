@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -113,12 +115,12 @@ def test_a_single_group_serves_until_the_next_one_does(single: Live) -> None:
     assert not clients.lost
 
 
-def told(live: Live) -> list[list[str]]:
-    """What the status says of groups and conditions, but for how often something was tried."""
+def told(live: Live) -> str:
+    """What the status says of groups and conditions, but for what the operator tries meanwhile, and
+    for how often a leader has tried."""
     status = live.get()["status"]
-    groups = [[str(g["index"]), g["phase"], g["reason"]] for g in status["groups"]]
-    conditions = [[c["type"], c["status"], c["reason"]] for c in status["conditions"]]
-    return groups + [one for one in conditions if one[0] != "Isolated"]
+    said = status["groups"], [c for c in status["conditions"] if c["type"] != "Isolated"]
+    return re.sub(r"\b\d+ tries", "some tries", json.dumps(said))
 
 
 def test_a_spec_that_cannot_work_leaves_the_old_group_serving_until_it_is_taken_back(

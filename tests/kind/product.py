@@ -24,11 +24,23 @@ OPERATOR_PODS = "app.kubernetes.io/name=llamacluster-operator"
 CHART = REPOSITORY / "charts" / "llamacluster"
 EXAMPLES = REPOSITORY / "examples"
 ASK = """
-import sys, urllib.request
+import sys, time, urllib.error, urllib.request
 headers = {"Content-Type": "application/json"}
 request = urllib.request.Request(sys.argv[1], sys.stdin.buffer.read(), headers)
-sys.stdout.buffer.write(urllib.request.urlopen(request, timeout=120).read())
+began = time.monotonic()
+while True:
+    try:
+        answer = urllib.request.urlopen(request, timeout=120)
+        break
+    except urllib.error.URLError as error:
+        refused = isinstance(error.reason, ConnectionRefusedError)
+        if not refused or time.monotonic() - began > 10:
+            raise
+        time.sleep(0.2)
+sys.stdout.buffer.write(answer.read())
 """
+"""A node's rules for a Service, which refuse connections while nobody serves, follow what the API
+server says a moment later."""
 ENGINE_IMAGE_IN_EXAMPLES = "localhost/llamacluster/engine"
 
 
@@ -62,6 +74,12 @@ def leading_pod(cluster: Cluster) -> str | None:
     except (CommandFailed, KeyError):
         return None
     return None if "deletionTimestamp" in pod["metadata"] else holder
+
+
+def operator_log(cluster: Cluster, pod: str) -> list[Json]:
+    """What one of the operator's pods has said."""
+    text = cluster.kubectl("logs", f"--namespace={SYSTEM_NAMESPACE}", pod)
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
 def _remove_interrupted_release(cluster: Cluster) -> None:
