@@ -43,17 +43,17 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     kinds = [kind for kind in KINDS if args.only in kind.name]
     cluster = Cluster(os.environ.get("LLAMACLUSTER_TEST_CLUSTER", "llamacluster-test"))
-    cluster.up(renew=True)
-    images = build_images()
-    cluster.load(images.engine)
-    cluster.load(images.operator)
     try:
-        put_controllers_on_control_plane(cluster, images)
-        with fresh_namespace(cluster) as namespace:
-            serve_model(cluster, images, namespace)
-            group = struck("chaos", encrypted=args.encrypted)
-            with serving(cluster, images, namespace, group) as witness:
-                broken = run(witness, kinds, Random(args.seed), args.minutes * 60, args.every)  # noqa: S311
+        with cluster.lent():
+            images = build_images()
+            cluster.load(images.engine)
+            cluster.load(images.operator)
+            put_controllers_on_control_plane(cluster, images)
+            with fresh_namespace(cluster) as namespace:
+                serve_model(cluster, images, namespace)
+                group = struck("chaos", encrypted=args.encrypted)
+                with serving(cluster, images, namespace, group) as witness:
+                    broken = run(witness, kinds, Random(args.seed), args.minutes * 60, args.every)  # noqa: S311
     except KeyboardInterrupt:
         print("\nstopped; all faults are taken back")
         return 130

@@ -61,7 +61,10 @@ def serving(
 
 def settle(witness: Witness) -> None:
     """Wait until the group is as before a fault."""
-    _until("the group is at rest", lambda: _is_at_rest(witness))
+    try:
+        _until("the group is at rest", lambda: _is_at_rest(witness))
+    except AssertionError as late:
+        raise AssertionError(f"{late}\n{witness.live.scene()}") from late
 
 
 def settle_cluster(cluster: Cluster) -> None:
