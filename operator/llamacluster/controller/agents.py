@@ -36,7 +36,8 @@ class Agents(Protocol):
 
     async def reaches(self, worker: Manifest) -> bool | None:
         """Whether the agent of this worker's pod answers, which is for its leader and the kubelet
-        alone; None when what came of it proves nothing."""
+        alone; None when what came of it proves nothing. Raises TimeoutError when the connection was
+        taken and no answer came: the next try may tell."""
         ...
 
 
@@ -79,7 +80,7 @@ class AgentsByPodAddress:
                 return True if answer.status == 200 else None
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
             return False
-        except (TimeoutError, aiohttp.ClientError):
+        except aiohttp.ClientError:
             return None
 
 

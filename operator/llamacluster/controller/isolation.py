@@ -49,7 +49,10 @@ async def isolation(
     followed = all(_is_old(policy, now) for policy in policies.wanted.values())
     if settled is None or policies.changed or not followed:
         return Isolation(_as_before(cluster), pending=True)
-    reached = await agents.reaches(settled)
+    try:
+        reached = await agents.reaches(settled)
+    except TimeoutError:
+        return Isolation(_as_before(cluster), pending=True)
     if reached is None:
         return Isolation(_as_before(cluster))
     proved = ClusterReason.PoliciesNotEnforced if reached else ClusterReason.PoliciesEnforced

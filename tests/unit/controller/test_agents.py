@@ -199,9 +199,7 @@ async def test_an_encrypted_worker_is_tried_where_the_kubelet_probes_it() -> Non
         assert await reaches(worker) is False
 
 
-async def test_a_proxy_that_takes_the_connection_proves_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_proxy_that_takes_the_connection_proves_nothing() -> None:
     async def upstream_error(_: web.Request) -> web.Response:
         return web.Response(status=503, text="upstream connect error")
 
@@ -214,6 +212,10 @@ async def test_a_proxy_that_takes_the_connection_proves_nothing(
     async with await asyncio.start_server(hang_up, ADDRESS, AGENT_PORT):
         assert await reaches(worker) is None
 
+
+async def test_a_worker_that_takes_the_connection_may_tell_the_next_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     over = asyncio.Event()
 
     async def say_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -222,5 +224,6 @@ async def test_a_proxy_that_takes_the_connection_proves_nothing(
 
     monkeypatch.setattr(agents, "TIMEOUT_SECONDS", 0.2)
     async with await asyncio.start_server(say_nothing, ADDRESS, AGENT_PORT):
-        assert await reaches(worker) is None
+        with pytest.raises(TimeoutError):
+            await reaches(pod(podIP=ADDRESS))
         over.set()

@@ -75,6 +75,17 @@ async def test_a_worker_that_is_ready_later_than_its_leader_is_tried_too(world: 
     assert world.agents.tried == ["x-group-0-1"]
 
 
+async def test_a_worker_that_is_slow_to_answer_is_tried_again(world: World) -> None:
+    world.agents.reached = TimeoutError()
+    await world.reconcile()
+    world.now += timedelta(seconds=SETTLED_SECONDS)
+    assert await world.reconcile() == FOLLOWED_SECONDS
+    assert isolated(world) == ("Unknown", "PoliciesUnproven")
+    world.agents.reached = False
+    assert await world.reconcile() is None
+    assert isolated(world) == ("True", "PoliciesEnforced")
+
+
 async def test_the_network_has_time_to_follow_new_policies(world: World) -> None:
     await world.reconcile()
     assert isolated(world) == ("True", "PoliciesEnforced")

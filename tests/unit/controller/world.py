@@ -29,7 +29,7 @@ class AgentsSay:
     """Agents that answer what a test says, by the name of the leader's pod."""
 
     statuses: dict[str, messages.LeaderStatus] = field(default_factory=dict)
-    reached: bool | None = False
+    reached: bool | TimeoutError | None = False
     """What comes of a try to reach a worker."""
     tried: list[str] = field(default_factory=list)
 
@@ -38,6 +38,8 @@ class AgentsSay:
 
     async def reaches(self, worker: Manifest) -> bool | None:
         self.tried.append(worker["metadata"]["name"])
+        if isinstance(self.reached, TimeoutError):
+            raise self.reached
         return self.reached
 
 
