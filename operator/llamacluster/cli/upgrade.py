@@ -166,23 +166,32 @@ async def _upgraded(
     api: KubeApi, request: Request, offered: UpgradeStatus, tell: Callable[[str], None]
 ) -> str:
     """What Ready says when all groups have the upgrade."""
+    import aiohttp
+
+    from llamacluster.controller.kubeapi import ApiError
+
     loop = asyncio.get_running_loop()
     deadline = loop.time() + request.timeout_seconds
     said = ""
     while True:
-        status = (await connection.read(api, request.namespace, request.name)).status
-        conditions = {condition.type: condition for condition in status.conditions}
-        ready = conditions.get("Ready")
-        begun = status.upgrade is None or status.upgrade.id != offered.id
-        # True with another reason: some groups still answer with what they were made with.
-        done = (ConditionStatus.TRUE, ClusterReason.Ready)
-        if begun and ready and (ready.status, ready.reason) == done:
-            return ready.message
-        for condition in conditions.values():
-            failed = condition.status is ConditionStatus.FALSE and condition.reason in HOPELESS
-            if failed and condition.type in ("Planned", "Progressing"):
-                raise Failed(f"{condition.reason}: {condition.message}")
-        line = f"{ready.reason}: {ready.message}" if ready else "nothing said yet"
+        try:
+            status = (await connection.read(api, request.namespace, request.name)).status
+        except (ApiError, TimeoutError, aiohttp.ClientError) as error:
+            if isinstance(error, ApiError) and error.status < 500:
+                raise
+            line = f"the API server does not answer: {str(error) or 'in time'}"
+        else:
+            ready = next((c for c in status.conditions if c.type == "Ready"), None)
+            begun = status.upgrade is None or status.upgrade.id != offered.id
+            # True with another reason: some groups still answer with what they were made with.
+            done = (ConditionStatus.TRUE, ClusterReason.Ready)
+            if begun and ready and (ready.status, ready.reason) == done:
+                return ready.message
+            for condition in status.conditions:
+                failed = condition.status is ConditionStatus.FALSE and condition.reason in HOPELESS
+                if failed and condition.type in ("Planned", "Progressing"):
+                    raise Failed(f"{condition.reason}: {condition.message}")
+            line = f"{ready.reason}: {ready.message}" if ready else "nothing said yet"
         if line != said:
             tell(line)
             said = line

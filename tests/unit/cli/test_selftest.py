@@ -100,6 +100,5 @@ def test_no_token_in_time_fails(
 
 
 def test_a_refusal_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    refused = {LLAMACLUSTERS.name: ApiError(403, "forbidden")}
-    assert run(FakeKubeApi(refusals=refused)) == 1
+    assert run(FakeKubeApi(refusals={LLAMACLUSTERS.name: ApiError(403, "forbidden")})) == 1
     assert "403: forbidden" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from llamacluster.cli import connection
 from llamacluster.cli.plugin import plugin
 from llamacluster.cli.terminal import BadInput, Failed
 from llamacluster.cli.upgrade import Request, perform
-from llamacluster.controller.kubeapi import LEADERWORKERSETS, LLAMACLUSTERS
+from llamacluster.controller.kubeapi import LEADERWORKERSETS, LLAMACLUSTERS, ApiError
 from llamacluster.resources.metadata import UPGRADE_ANNOTATION
 from tests.build import Manifest, stored
 from tests.fakekubeapi import FakeKubeApi
@@ -142,6 +142,39 @@ def test_it_waits_until_all_groups_are_ready_with_the_upgrade(
     told = waited(api, PLANS, WAITS, READY)
     assert told[-1] == "RollingOut: the operator's words"
     assert "x is upgraded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [ApiError(503, "starting"), TimeoutError()])
+def test_an_api_server_that_restarts_meanwhile_is_waited_for(
+    api: FakeKubeApi, error: ApiError | TimeoutError
+) -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        asked = asyncio.create_task(perform(api, request(wait=True), tell=told.append))
+        await asyncio.sleep(5)
+        api.refusals["llamaclusters/get"] = error
+        await asyncio.sleep(60)
+        api.refusals.clear()
+        api.put(LLAMACLUSTERS, stored(status=READY))
+        await asked
+
+    in_virtual_time(main())
+    assert told[-1] in (
+        "the API server does not answer: 503: starting",
+        "the API server does not answer: in time",
+    )
+
+
+def test_what_the_api_server_forbids_ends_the_wait(api: FakeKubeApi) -> None:
+    async def main() -> None:
+        asked = asyncio.create_task(perform(api, request(wait=True)))
+        await asyncio.sleep(5)
+        api.refusals["llamaclusters/get"] = ApiError(403, "forbidden")
+        await asked
+
+    with pytest.raises(ApiError, match="forbidden"):
+        in_virtual_time(main())
 
 
 @pytest.mark.parametrize(
