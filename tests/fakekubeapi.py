@@ -26,7 +26,7 @@ class FakeKubeApi(KubeApi):
     """Stores objects by server-side apply of one field manager, beside edits by others."""
 
     objects: dict[Key, Manifest] = field(default_factory=dict)
-    refusals: dict[str, ApiError] = field(default_factory=dict)
+    refusals: dict[str, ApiError | TimeoutError] = field(default_factory=dict)
     """Errors that writes of a kind (by plural, or plural/status), its reads (plural/get) and
     removals (plural/delete) meet."""
     unknown: set[str] = field(default_factory=set)

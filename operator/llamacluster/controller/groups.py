@@ -97,6 +97,11 @@ def is_ready(pod: Manifest | None) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
+def is_silent(group: Group) -> bool:
+    """Whether nobody told what a group that serves holds: its agent had no time to, perhaps."""
+    return is_ready(group.leader) and group.status is None
+
+
 def gate_is_closed(group: Group) -> Finding | None:
     """A Secret of the API lets nobody in, whatever else is well."""
     told = group.status.get("gate") if group.status else None

@@ -18,6 +18,7 @@ from llamacluster.controller.apply import PredecessorRemains
 from llamacluster.controller.budget import NEW_SECONDS, Budget, budget
 from llamacluster.controller.conditions import delayed, refused
 from llamacluster.controller.events import event, transition_events
+from llamacluster.controller.groups import is_silent
 from llamacluster.controller.isolation import FOLLOWED_SECONDS, isolation
 from llamacluster.controller.kubeapi import (
     EVENTS,
@@ -170,6 +171,7 @@ class Reconciler:
             next_look(status, self.clock()),
             NEW_SECONDS if evictions.settling else None,
             FOLLOWED_SECONDS if isolated.pending else None,
+            LATER_SECONDS if any(map(is_silent, observation.groups.values())) else None,
             self._next_try(status) if refusals else None,
         ]
         return min((look for look in looks if look is not None), default=None)

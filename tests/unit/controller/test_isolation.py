@@ -10,7 +10,7 @@ from llamacluster.controller.agents import in_words
 from llamacluster.controller.isolation import FOLLOWED_SECONDS
 from llamacluster.controller.kubeapi import LLAMACLUSTERS, NETWORKPOLICIES
 from llamacluster.controller.status import SETTLED_SECONDS
-from tests.unit.controller.build import NOW, pod
+from tests.unit.controller.build import NOW, leader_status, pod
 from tests.unit.controller.world import World
 
 
@@ -22,6 +22,7 @@ async def world() -> World:
     await world.reconcile()
     world.rolled_out()
     world.pods(pod(0, ready=True), pod(1, ready=True), pod(2, ready=True))
+    world.agents.statuses["x-group-0"] = leader_status()
     return world
 
 

@@ -69,6 +69,26 @@ async def test_a_group_becomes_ready_and_is_left_alone(world: World) -> None:
     assert await world.writes() == 0
 
 
+async def test_an_agent_that_had_no_time_to_answer_is_asked_again(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    world.rolled_out()
+    world.pods(pod(0, ready=True), pod(1), pod(2))
+    await world.reconcile()
+    world.now += timedelta(seconds=SETTLED_SECONDS)
+    assert await world.reconcile() == LATER_SECONDS
+    assert engine_version(world) is None
+    world.agents.statuses["x-group-0"] = leader_status()
+    assert await world.reconcile() is None
+    assert engine_version(world) == "b9000"
+
+
+def engine_version(world: World) -> str | None:
+    engine = world.status().engine
+    assert engine is not None
+    return engine.version
+
+
 async def test_each_transition_is_an_event_and_a_loss_is_a_warning(world: World) -> None:
     await world.serves()
     world.pods(pod(0))

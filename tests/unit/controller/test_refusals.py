@@ -20,6 +20,7 @@ from llamacluster.controller.kubeapi import (
 )
 from llamacluster.controller.reconcile import REFUSED_SECONDS
 from llamacluster.controller.status import LATER_SECONDS
+from tests.unit.controller.build import leader_status
 from tests.unit.controller.test_budget import NOW, group, member
 from tests.unit.controller.test_token import starting
 from tests.unit.controller.world import World
@@ -38,6 +39,7 @@ async def world() -> World:
     await made.reconcile()
     made.rolled_out(2)
     made.pods(*(p for index in (0, 1) for p in group(index).pods))
+    made.agents.statuses |= {f"x-group-{index}": leader_status() for index in (0, 1)}
     await made.reconcile()
     assert made.condition().status == "True"
     return made
