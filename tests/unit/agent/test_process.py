@@ -7,8 +7,14 @@ import signal
 import sys
 from threading import Event, Thread, Timer
 
+import pytest
+
+from llamacluster.agent import process
 from llamacluster.agent.process import Child, Launcher, stop
-from tests.unit.agent.realtime import until
+from tests.unit.agent.realtime import PATIENCE_SECONDS, until
+
+BUSY = "import signal; signal.alarm(120)\nwhile True: pass"
+"""Not for ever: nobody ends it when the tests are killed."""
 
 
 def started(launcher: Launcher, code: str) -> tuple[Child, list[str], Event]:
@@ -25,7 +31,8 @@ def test_lines_come_before_the_end_is_told() -> None:
     assert child.exit_code() == 3
 
 
-def test_who_asks_for_the_exit_code_has_had_all_lines() -> None:
+def test_who_asks_for_the_exit_code_has_had_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LAST_WORDS_SECONDS", PATIENCE_SECONDS)
     read, lines = Event(), list[str]()
 
     def slowly(line: str) -> None:
@@ -47,7 +54,7 @@ def test_an_end_by_signal_is_told_as_a_shell_does() -> None:
 
 def test_a_process_that_a_signal_stopped_is_frozen_until_it_goes_on() -> None:
     ready = Event()
-    busy = "import sys; print('on', flush=True)\nwhile True: pass"
+    busy = f"print('on', flush=True)\n{BUSY}"
     child = Launcher().start([sys.executable, "-c", busy], lambda _: ready.set(), lambda: None)
     assert ready.wait(20)
     assert not child.is_frozen()
@@ -66,12 +73,12 @@ def test_what_other_threads_take_is_not_the_first_ones() -> None:
     beside = (
         "import threading, time\n"
         "def busy():\n    while True: pass\n"
-        "threading.Thread(target=busy, daemon=True).start()\ntime.sleep(600)"
+        "threading.Thread(target=busy, daemon=True).start()\ntime.sleep(120)"
     )
     child, _, _ = started(Launcher(), beside)
     until(lambda: child.cpu_seconds() > child.main_cpu_seconds() + 0.5)
     stop(child, 0)
-    busy, _, _ = started(Launcher(), "while True: pass")
+    busy, _, _ = started(Launcher(), BUSY)
     until(lambda: busy.main_cpu_seconds() > 0.2)
     stop(busy, 0)
     assert busy.main_cpu_seconds() == 0
