@@ -277,12 +277,23 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
     index = LWS_GROUP_INDEX_LABEL.translate(str.maketrans("./-", "___"))
     sources = [row["sourceLabels"] for row in groups["podMetricsEndpoints"][0]["relabelings"]]
     assert [f"__meta_kubernetes_pod_label_{index}"] in sources
-    rules_file = yaml.safe_load((CHART / "alerts" / "llamacluster.yaml").read_text())
-    assert the(objects, "PrometheusRule")["spec"] == rules_file
     boards = the(objects, "ConfigMap", "llamacluster-operator-dashboards")
     assert boards["metadata"]["labels"]["grafana_dashboard"] == "1"
     for file in (CHART / "dashboards").glob("*.json"):
         assert json.loads(boards["data"][file.name]) == json.loads(file.read_text())
+
+
+def test_one_releases_operator_does_not_hide_that_anothers_is_down() -> None:
+    rules_file = yaml.safe_load((CHART / "alerts" / "llamacluster.yaml").read_text())
+    alerts = {"enabled": True}
+    alone = render(metrics={"enabled": True}, monitoring={"alerts": alerts})
+    assert the(alone, "PrometheusRule")["spec"] == rules_file
+    scraped = render(
+        metrics={"enabled": True}, monitoring={"alerts": alerts, "podMonitors": {"enabled": True}}
+    )
+    [down] = (rule for rule in rules_file["groups"][0]["rules"] if "leading" in rule["expr"])
+    down["expr"] = 'absent(llamacluster_operator_leading{namespace="system"} == 1)'
+    assert the(scraped, "PrometheusRule")["spec"] == rules_file
 
 
 @pytest.mark.parametrize("encryption", [False, True])
