@@ -213,7 +213,9 @@ class Leader:
 
     def _attach(self, found: Sequence[Found]) -> tuple[str, list[Found]]:
         epoch = self._status.epoch = new_epoch()
-        self._enter(Phase.Attaching, Reason.Attaching, f"attaching {len(found)} workers")
+        self._enter(
+            Phase.Attaching, Reason.Attaching, f"attaching {len(found)} workers", epoch=epoch
+        )
         answers = attach(found, self._name, self._since, epoch, self._peers, self._pool)
         self._status.workers = [
             seen(answer, attached=True)
@@ -441,9 +443,9 @@ class Leader:
             return watch.lost or error
         return error
 
-    def _enter(self, phase: Phase, reason: Reason, message: str) -> None:
+    def _enter(self, phase: Phase, reason: Reason, message: str, **told: object) -> None:
         if self._status.enter(phase, reason, message):
-            self._log.info(message, phase=phase, reason=reason)
+            self._log.info(message, phase=phase, reason=reason, **told)
 
     # What others ask.
 
