@@ -131,6 +131,19 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
     "https with a query": (model(uri="https://h/a/m.gguf?download=true"), {}),
     "a split model": (model(uri="https://h/m-00001-of-00003.gguf"), {}),
     "a port in the URI": (model(uri="http://h:8080/m.gguf"), {}),
+    "a file on Hugging Face": (model(uri="hf://Qwen/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf"), {}),
+    "in a folder, of a tag": (model(uri="hf://o/r/Q4/m-00001-of-00003.gguf@v1.0"), {}),
+    "of a pull request": (model(uri="hf://o/r/m.gguf@refs/pr/1"), {}),
+    "with letters of many tongues": (model(uri="hf://o/r/mü模.gguf"), {}),
+    "a token for Hugging Face": (
+        model(uri="hf://o/r/m.gguf", credentialsSecret={"name": "hub"}),
+        {"model.credentialsSecret.name": "hub"},
+    ),
+    "credentials for a server": (model(uri="https://h/m", credentialsSecret={"name": "a.b"}), {}),
+    "storage for a file on Hugging Face": (
+        model(uri="hf://o/r/m.gguf", storage={"size": "1Gi"}),
+        {"model.storage.accessModes": ["ReadWriteOnce"]},
+    ),
     "a claim": (model(uri="pvc://my-claim/m.gguf"), {}),
     "a claim with a dot, a file in folders": (model(uri="pvc://a.b/c/d/m.gguf"), {}),
     "a file of the image": (model(uri="file:///models/m.gguf"), {}),
@@ -264,6 +277,35 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
     "a space in the URI": (model(uri="https://h/m y.gguf"), "spec.model.uri", "should match"),
     "a password": (model(uri="https://u:p@h/m.gguf"), "spec.model.uri", "should match"),
     "a fragment": (model(uri="https://h/m.gguf#x"), "spec.model.uri", "should match"),
+    **{
+        f"{uri} on Hugging Face": (
+            model(uri=uri),
+            *("spec.model.uri", "hf:// names a file of a repository: hf://ORG/REPO/FILE.gguf"),
+        )
+        for uri in (
+            *("hf://o", "hf://o/r", "hf://o/r/", "hf://o/r:Q4_K_M", "hf://o/r/m.bin"),
+            *("hf://m.gguf", "hf://o/m.gguf", "hf://o//m.gguf", "hf://o/r//m.gguf"),
+            *("hf://o/r/../m.gguf", "hf://o/r/m.gguf@", "hf://o/r/.gguf"),
+            *("hf://o/r@v1/m.gguf", "hf://o/r/m.gguf@v1@v2", "hf://o/r/m.gguf?download=true"),
+            "hf://o/r/resolve/main/m.gguf@-x",
+        )
+    },
+    "credentials in the clear": (
+        model(uri="http://h/m.gguf", credentialsSecret={"name": "hub"}),
+        *("spec.model.credentialsSecret", "remove it, or use an https:// or hf:// uri"),
+    ),
+    "credentials for a claim": (
+        model(uri="pvc://c/m.gguf", credentialsSecret={"name": "hub"}),
+        *("spec.model.credentialsSecret", "remove it, or use an https:// or hf:// uri"),
+    ),
+    "a Secret in capitals": (
+        model(uri="https://h/m.gguf", credentialsSecret={"name": "Hub"}),
+        *("spec.model.credentialsSecret.name", "should match"),
+    ),
+    "a Secret without a name": (
+        model(uri="https://h/m.gguf", credentialsSecret={}),
+        *("spec.model.credentialsSecret.name", "Required value"),
+    ),
     "a claim without a file": (model(uri="pvc://claim"), "spec.model.uri", "should match"),
     "a claim in capitals": (model(uri="pvc://Claim/m.gguf"), "spec.model.uri", "should match"),
     "a relative file": (model(uri="file://m.gguf"), "spec.model.uri", "should match"),

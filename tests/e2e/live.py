@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
@@ -41,6 +42,15 @@ def tiny(**spec: Any) -> Json:
     manifest = copy.deepcopy(TINY)
     manifest["spec"] |= spec
     return manifest
+
+
+def secret(name: str, entries: dict[str, str], kind: str = "Opaque") -> str:
+    """A Secret's manifest."""
+    data = {key: base64.b64encode(text.encode()).decode() for key, text in entries.items()}
+    metadata = {"name": name}
+    return json.dumps(
+        {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": metadata, "data": data}
+    )
 
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float = GENEROUS) -> T:

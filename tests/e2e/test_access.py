@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +12,8 @@ import openai
 import pytest
 from openai import DefaultHttpxClient, OpenAI
 
-from tests.e2e.live import Json, Live, eventually, tiny
+from tests.e2e.live import Json, Live, eventually, secret, tiny
+from tests.engine.secret import certificate as signed
 from tests.model.build import SENTENCE
 
 pytestmark = pytest.mark.e2e
@@ -23,32 +21,10 @@ pytestmark = pytest.mark.e2e
 HOST = "tiny"
 
 
-def secret(name: str, entries: dict[str, str], kind: str = "Opaque") -> str:
-    data = {key: base64.b64encode(text.encode()).decode() for key, text in entries.items()}
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "type": kind,
-            "metadata": {"name": name},
-            "data": data,
-        }
-    )
-
-
 def certificate(folder: Path, name: str) -> dict[str, str]:
     """The entries of a kubernetes.io/tls Secret for the Service, as cert-manager would write it."""
-    crt, key = folder / f"{name}.crt", folder / f"{name}.key"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
-            *("-addext", f"subjectAltName=DNS:{HOST},IP:127.0.0.1", "-days", "30"),
-            *("-keyout", str(key), "-out", str(crt)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return {"tls.crt": crt.read_text(), "tls.key": key.read_text(), "ca.crt": crt.read_text()}
+    entries = signed(folder, name, HOST)
+    return {**entries, "ca.crt": entries["tls.crt"]}
 
 
 @contextmanager

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.e2e.live import TINY, Json, Live, tiny
+from tests.e2e.live import TINY, Json, Live, secret, tiny
+from tests.engine.secret import certificate
+from tests.kind.product import EXAMPLES
 
 pytestmark = pytest.mark.e2e
 
 URI = "http://tiny-model/tiny.gguf"
 MODEL_SERVER = "app.kubernetes.io/name=tiny-model"
 REMOVE_IMAGE = json.dumps([{"op": "remove", "path": "/spec/image"}])
+HUB = {"name": "hub"}
+TOKEN = secrets.token_hex()
+PRIVATE = """
+import functools, os, ssl
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.headers["Authorization"] == "Bearer " + os.environ["TOKEN"]:
+            super().do_GET()
+        else:
+            self.send_error(401)
+
+tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+tls.load_cert_chain("/tls/tls.crt", "/tls/tls.key")
+server = ThreadingHTTPServer(("", 8000), functools.partial(Handler, directory="/models"))
+server.socket = tls.wrap_socket(
+    server.socket, server_side=True, do_handshake_on_connect=False
+)
+server.serve_forever()
+"""
+"""Serves /models to who has the token, with a certificate of its own authority."""
 ELSEWHERE = {**TINY["spec"]["workers"], "nodeSelector": {"test/place": "here"}}
 WRONG: dict[str, Json] = {
     "wrong-image": {"image": "localhost/no/such-image:1"},
@@ -21,6 +48,7 @@ WRONG: dict[str, Json] = {
     "no-node": {"workers": ELSEWHERE},
     "bad-flag": {"inference": {"extraArgs": ["--no-such-flag"]}},
     "no-model": {"model": {"uri": "http://tiny-model/notes.gguf"}},
+    "no-secret": {"model": {"uri": "https://private/tiny.gguf", "credentialsSecret": HUB}},
 }
 """What is wrong with each LlamaCluster of this module, by its name."""
 
@@ -33,6 +61,39 @@ def wrong(published: Live) -> dict[str, Live]:
     for name, live in made.items():
         live.apply(tiny(**WRONG[name]))
     return made
+
+
+@pytest.fixture(scope="module")
+def authority(published: Live, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Who signed the certificate of https://private, which serves what tiny-model does, but to who
+    has TOKEN."""
+    folder = tmp_path_factory.mktemp("private")
+    entries = {**certificate(folder, "private"), "token": TOKEN}
+    published.kubectl("create", "-f", "-", stdin=secret("private", entries, "kubernetes.io/tls"))
+    deployment, service = (
+        json.loads(json.dumps(each).replace("tiny-model", "private"))
+        for each in yaml.safe_load_all((EXAMPLES / "tiny-model.yaml").read_text())
+    )
+    pod = deployment["spec"]["template"]["spec"]
+    [server] = pod["containers"]
+    running = published.read("deployment", "tiny-model")["spec"]["template"]["spec"]
+    server |= {
+        "image": running["containers"][0]["image"],
+        "command": ["python3", "-c", PRIVATE],
+        "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 1},
+    }
+    token = {"secretKeyRef": {"name": "private", "key": "token"}}
+    server["env"] = [{"name": "TOKEN", "valueFrom": token}]
+    server["volumeMounts"].append({"name": "tls", "mountPath": "/tls"})
+    pod["volumes"] = [
+        {"name": "models", "configMap": {"name": "tiny-model"}},
+        {"name": "tls", "secret": {"secretName": "private"}},
+    ]
+    service["spec"]["ports"][0]["port"] = 443
+    for each in (deployment, service):
+        published.kubectl("create", "-f", "-", stdin=json.dumps(each))
+    published.kubectl("rollout", "status", "deployment/private", "--timeout=120s")
+    return folder / "private.crt"
 
 
 def serve(live: Live, files: Json) -> None:
@@ -92,6 +153,24 @@ def test_a_bad_engine_flag_is_named_with_the_engines_words_and_heals(
 def test_a_file_that_is_no_model_is_named(wrong: dict[str, Live]) -> None:
     found = wrong["no-model"].wait_for("Ready", "False", "ModelInvalid")
     assert "GGUF" in found["message"]
+
+
+def test_a_model_behind_a_token_waits_for_its_secret_and_is_served(
+    wrong: dict[str, Live], authority: Path
+) -> None:
+    live = wrong["no-secret"]
+    found = live.wait_for("Ready", "False", "CredentialsMissing")
+    assert "kubectl create secret generic hub --from-file=token=FILE" in found["message"]
+    entries = {"token": f"{TOKEN}\n", "ca.crt": authority.read_text()}
+    live.kubectl("create", "-f", "-", stdin=secret("hub", entries))
+    live.wait_until_ready()
+    kinds = "llc,leaderworkersets,statefulsets,jobs,pods,events"
+    for told in (
+        live.kubectl("get", kinds, "-o", "json"),
+        live.kubectl("logs", "-l", live.selector, "--all-containers", "--tail=-1"),
+    ):
+        assert "https://private/tiny.gguf" in told
+        assert TOKEN not in told
 
 
 def test_a_missing_model_is_named_and_heals_when_the_file_appears(fresh: Live) -> None:

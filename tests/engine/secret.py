@@ -36,13 +36,14 @@ class MountedSecret:
                 (self.folder / name).symlink_to(f"..data/{name}")
 
 
-def certificate(folder: Path, name: str) -> dict[str, str]:
-    """The entries of a kubernetes.io/tls Secret: a certificate for `name`, signed by itself."""
+def certificate(folder: Path, name: str, host: str | None = None) -> dict[str, str]:
+    """The entries of a kubernetes.io/tls Secret: a certificate called `name`, for `host` if that is
+    another, signed by itself. It is in `folder` too."""
     crt, key = folder / f"{name}.crt", folder / f"{name}.key"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
-            *("-addext", f"subjectAltName=DNS:{name},IP:127.0.0.1", "-days", "30"),
+            *("-addext", f"subjectAltName=DNS:{host or name},IP:127.0.0.1", "-days", "30"),
             *("-keyout", str(key), "-out", str(crt)),
         ],
         check=True,

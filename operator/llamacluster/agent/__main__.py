@@ -34,6 +34,7 @@ from llamacluster.agent.contract.places import (
     AGENT_PORT,
     API_KEYS_DIR,
     CLAIM_DIR,
+    CREDENTIALS_DIR,
     ENGINE_PORT,
     GATE_DIR,
     GATE_STATUS_FILE,
@@ -51,6 +52,7 @@ from llamacluster.agent.contract.places import (
     TUNNELLED_AGENT_PORT,
     TUNNELLED_RPC_PORT,
 )
+from llamacluster.agent.credentials import mounted
 from llamacluster.agent.drain import Drain
 from llamacluster.agent.fetch import ModelStore
 from llamacluster.agent.gate import Gate
@@ -126,7 +128,7 @@ def _plan(options: PlanOptions) -> int:
     let_in(signal.SIGTERM)
     log = Log("plan", sys.stderr)
     try:
-        plan = make_plan(options, Path(CLAIM_DIR), Path(SCRATCH_DIR), Launcher())
+        plan = make_plan(options, Path(CLAIM_DIR), Path(SCRATCH_DIR), _web(options), Launcher())
     except GroupError as error:
         log.error(error.message, reason=error.reason)
         failure: PlanFailure = {
@@ -191,7 +193,7 @@ def _leader(
             Path(SCRATCH_DIR),
             log,
             stopping,
-            Web(options.allow_local_addresses),
+            _web(options),
         ),
         peers=(TunnelledPeers if options.encrypted else Peers)(_token(options, clock)),
         launcher=launcher,
@@ -230,6 +232,13 @@ def _gate(options: GateOptions, drain: Drain, launcher: Launcher, clock: Clock, 
         clock=clock,
         log=log,
     )
+
+
+def _web(options: LeaderOptions | PlanOptions) -> Web:
+    secret = options.credentials_secret
+    if secret is None:
+        return Web(options.allow_local_addresses)
+    return Web(options.allow_local_addresses, lambda: mounted(secret, Path(CREDENTIALS_DIR)))
 
 
 def _token(options: WorkerOptions | LeaderOptions, clock: Clock) -> ControlToken | None:

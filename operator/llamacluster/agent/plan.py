@@ -30,13 +30,13 @@ MESSAGE_CHARACTERS = 700
 ADVICE_CHARACTERS = 250
 
 
-def make_plan(options: PlanOptions, claim: Path, scratch: Path, launcher: Launcher) -> Plan:
+def make_plan(
+    options: PlanOptions, claim: Path, scratch: Path, web: Web, launcher: Launcher
+) -> Plan:
     """The plan that `options` ask for. Raises GroupError when there can be none."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
-        headers, copy = fetch_headers(
-            options.model_uri, claim, folder, Web(options.allow_local_addresses)
-        )
+        headers, copy = fetch_headers(options.model_uri, claim, folder, web)
         model = read_model(headers, copy.name, options)
         server = engine.server_program()
         accountant = stack.enter_context(

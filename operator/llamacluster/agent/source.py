@@ -9,11 +9,13 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from llamacluster.agent.addresses import connect
+from llamacluster.agent.credentials import Credentials
 from llamacluster.planning.reasons import GroupError, Reason
 
 READ_SECONDS = 30.0
@@ -113,6 +115,8 @@ def file_name(url: str) -> str:
 
 
 _CREDENTIALS = ("Authorization", "Cookie")
+_UNTRUSTED = (2, 18, 19, 20, 21)
+"""OpenSSL's codes for a certificate that nobody vouches for who is trusted (X509_V_ERR_...)."""
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
@@ -134,7 +138,8 @@ class Redirects(urllib.request.HTTPRedirectHandler):
                 f"{shown(req.full_url)} leads to {shown(newurl)}, which is not https",
             )
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if request and (request.type, request.host) != (req.type, req.host):
+        # Not by `host`, which is the proxy's where there is one.
+        if request and _server(request.full_url) != _server(req.full_url):
             for name in _CREDENTIALS:
                 request.remove_header(name)
         return request
@@ -150,9 +155,13 @@ class _CheckedHTTPConnection(http.client.HTTPConnection):
 class _CheckedHTTPSConnection(http.client.HTTPSConnection):
     """The same with TLS."""
 
+    def __init__(self, host: str, *, context: ssl.SSLContext, **others: Any) -> None:
+        super().__init__(host, context=context, **others)
+        self._tls = context
+
     def connect(self) -> None:
         plain = connect(self.host, self.port, READ_SECONDS)
-        self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
 class _CheckedHTTPHandler(urllib.request.HTTPHandler):
@@ -160,9 +169,20 @@ class _CheckedHTTPHandler(urllib.request.HTTPHandler):
         return self.do_open(_CheckedHTTPConnection, req)
 
 
-class _CheckedHTTPSHandler(urllib.request.HTTPSHandler):
+class _HTTPSHandler(urllib.request.AbstractHTTPHandler):
+    """What is to be trusted is read when it is needed: that takes 20 ms."""
+
+    https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def __init__(
+        self, connection: type[http.client.HTTPSConnection], credentials: Credentials
+    ) -> None:
+        super().__init__()
+        self._connection = connection
+        self._credentials = credentials
+
     def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_CheckedHTTPSConnection, req)
+        return self.do_open(self._connection, req, context=self._credentials.tls())
 
 
 @dataclass(frozen=True)
@@ -173,20 +193,29 @@ class Web:
     """Connect to any address, and through the proxies of the environment: on a person's machine, or
     where the LlamaCluster says so."""
 
+    credentials: Callable[[], Credentials] = Credentials
+    """Asked at each opening, because they may change meanwhile."""
+
     def opened(self, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         """The answer to a GET, its body unread. Raises GroupError."""
-        return _opened(self._opener(), url, headers)
+        credentials = self.credentials()
+        if credentials.authorization:
+            headers = {**headers, "Authorization": credentials.authorization}
+        try:
+            return _opened(self._opener(credentials), url, headers, credentials)
+        except GroupError as error:
+            raise GroupError(error.reason, credentials.without(error.message)) from error
 
-    def _opener(self) -> urllib.request.OpenerDirector:
+    def _opener(self, credentials: Credentials) -> urllib.request.OpenerDirector:
         opener = urllib.request.OpenerDirector()
         ways: tuple[urllib.request.BaseHandler, ...] = (
             (
                 urllib.request.ProxyHandler(),
                 urllib.request.HTTPHandler(),
-                urllib.request.HTTPSHandler(),
+                _HTTPSHandler(http.client.HTTPSConnection, credentials),
             )
             if self.allow_local
-            else (_CheckedHTTPHandler(), _CheckedHTTPSHandler())
+            else (_CheckedHTTPHandler(), _HTTPSHandler(_CheckedHTTPSConnection, credentials))
         )
         for handler in (
             *ways,
@@ -200,7 +229,10 @@ class Web:
 
 
 def _opened(
-    opener: urllib.request.OpenerDirector, url: str, headers: dict[str, str]
+    opener: urllib.request.OpenerDirector,
+    url: str,
+    headers: dict[str, str],
+    credentials: Credentials,
 ) -> http.client.HTTPResponse:
     request = urllib.request.Request(
         url, headers={"Accept-Encoding": "identity", "User-Agent": "llamacluster", **headers}
@@ -214,16 +246,53 @@ def _opened(
                 Reason.ModelNotFound,
                 f"{shown(url)} does not exist ({error.code}): correct model.uri",
             ) from error
-        raise GroupError(
-            Reason.ModelDownloadFailed,
-            f"{shown(url)} answers {error.code} {_in_one_line(error.reason)}",
-        ) from error
+        # Hugging Face says in a header of its own what one has to do.
+        words = credentials.without(str(error.headers.get("X-Error-Message") or error.reason))
+        answer = f"answers {error.code} {_in_one_line(words)}"
+        if _server(error.url) != _server(url):
+            raise GroupError(
+                Reason.ModelDownloadFailed,
+                f"{shown(url)} leads to {shown(error.url)}, which {answer}",
+            ) from error
+        answer = f"{shown(url)} {answer}"
+        if error.code in (401, 403):
+            raise GroupError(
+                Reason.ModelAccessDenied, f"{answer}: {_to_do(credentials)}"
+            ) from error
+        raise GroupError(Reason.ModelDownloadFailed, answer) from error
     except (OSError, OverflowError, http.client.HTTPException, ValueError) as error:
         why = getattr(error, "reason", None) or error
+        to_do = ""
+        if isinstance(why, ssl.SSLCertVerificationError) and why.verify_code in _UNTRUSTED:
+            to_do = (
+                "; an authority of your own belongs into ca.crt of a Secret:"
+                " model.credentialsSecret"
+                if credentials.authority is None
+                else f"; ca.crt of Secret {credentials.secret} does not vouch for it"
+            )
+        words = _in_one_line(credentials.without(str(why)))
         raise GroupError(
-            Reason.ModelDownloadFailed, f"{shown(url)} cannot be reached: {_in_one_line(why)}"
+            Reason.ModelDownloadFailed, f"{shown(url)} cannot be reached: {words}{to_do}"
         ) from error
     return response
+
+
+def _to_do(credentials: Credentials) -> str:
+    """What may help where a server lets nobody in, or not us."""
+    if credentials.authorization:
+        return (
+            f"what Secret {credentials.secret} (model.credentialsSecret) has does not open it;"
+            " correct it, or ask the model's owners for access"
+        )
+    return (
+        "if it wants a token or a password, put that into a Secret and name it in"
+        " model.credentialsSecret"
+    )
+
+
+def _server(url: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.netloc
 
 
 def content_length(response: http.client.HTTPResponse) -> int | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -62,7 +64,27 @@ _HTTP_URL = (
 )
 _CLAIM = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _PATH = r"[^\x00-\x20\x7f]+"
-_NO_STORAGE = "storage is for downloaded models: remove it, or use an http(s):// uri"
+_PART = r"[^\x00-\x20\x7f@/.][^\x00-\x20\x7f@/]*"
+_HF = (
+    r"^hf://(?P<repository>[A-Za-z0-9][-A-Za-z0-9._]*/[A-Za-z0-9][-A-Za-z0-9._]*)"
+    rf"/(?P<path>({_PART}/)*{_PART}\.gguf)(@(?P<revision>[A-Za-z0-9][-A-Za-z0-9._/]*))?$"
+)
+_NO_HF = (
+    "hf:// names a file of a repository: hf://ORG/REPO/FILE.gguf, or hf://ORG/REPO/FILE.gguf@TAG"
+)
+_HUGGING_FACE = "https://huggingface.co"
+_NO_STORAGE = "storage is for downloaded models: remove it, or use an http(s):// or hf:// uri"
+_NO_CREDENTIALS = (
+    "credentialsSecret is for downloads that nobody can listen to: remove it, or use an https:// "
+    "or hf:// uri"
+)
+
+
+def _names_a_file(uri: str) -> str:
+    # What an older CRD may have let through.
+    if uri.startswith("hf://") and not re.fullmatch(_HF, uri):
+        raise ValueError(_NO_HF)
+    return uri
 
 
 class ModelSource(ApiModel):
@@ -71,9 +93,15 @@ class ModelSource(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=rules(
             Rule(
-                "!has(self.storage) || self.uri.startsWith('http')",
+                "!has(self.storage) || self.uri.startsWith('http') || self.uri.startsWith('hf://')",
                 _NO_STORAGE,
                 ".storage",
+            ),
+            Rule(
+                "!has(self.credentialsSecret) || self.uri.startsWith('https://') || "
+                "self.uri.startsWith('hf://')",
+                _NO_CREDENTIALS,
+                ".credentialsSecret",
             ),
         )
     )
@@ -83,15 +111,26 @@ class ModelSource(ApiModel):
         Field(
             min_length=1,
             max_length=2048,
-            pattern=rf"^({_HTTP_URL}|pvc://{_CLAIM}/{_PATH}|file:///{_PATH})$",
+            pattern=rf"^({_HTTP_URL}|hf://{_PATH}|pvc://{_CLAIM}/{_PATH}|file:///{_PATH})$",
+            json_schema_extra=rules(
+                Rule(f"!self.startsWith('hf://') || self.matches(r'{_HF}')", _NO_HF)
+            ),
         ),
+        AfterValidator(_names_a_file),
     ]
-    """GGUF file to serve: `https://host/path.gguf`, `http://...`, `pvc://claim/path.gguf` (a claim
-    in this namespace, mounted read-only into the leader), or `file:///path.gguf` (in the engine
-    image). Of a split model, name the first file (`...-00001-of-0000N.gguf`)."""
+    """GGUF file to serve: `https://host/path.gguf`, `http://...`, `hf://org/repo/path.gguf` (on
+    Hugging Face; `hf://org/repo/path.gguf@revision` of a branch, tag or commit other than main),
+    `pvc://claim/path.gguf` (a claim in this namespace, mounted read-only into the leader), or
+    `file:///path.gguf` (in the engine image). Of a split model, name the first file
+    (`...-00001-of-0000N.gguf`)."""
     sha256: Annotated[str, Field(pattern=r"^[a-f0-9]{64}$", max_length=64)] | None = None
     """SHA-256 of the file, 64 lower-case hex digits. A file with another digest is not served. Of
     a split model: of all its files, as in `cat NAME-*.gguf | sha256sum`."""
+    credentials_secret: LocalObjectReference | None = None
+    """Secret for the server of an `https://` or `hf://` model: `token` (sent as `Authorization:
+    Bearer`), or `username` and `password`; and `ca.crt` if the server's certificate is signed by an
+    authority of your own. A changed Secret is used from the next request on. It is shown to the
+    host in `uri` alone, never to one that this leads to."""
     allow_local_addresses: bool = False
     """Let the download, its redirects included, connect to loopback, link-local and multicast
     addresses and to metadata services of clouds. Private networks are allowed without it."""
@@ -102,9 +141,25 @@ class ModelSource(ApiModel):
 
     @model_validator(mode="after")
     def _storage_is_for_downloads(self) -> ModelSource:
-        if self.storage and not self.uri.startswith("http"):
+        if self.storage and not self.uri.startswith(("http", "hf://")):
             raise ValueError(_NO_STORAGE)
         return self
+
+    @model_validator(mode="after")
+    def _credentials_stay_secret(self) -> ModelSource:
+        if self.credentials_secret and not self.uri.startswith(("https://", "hf://")):
+            raise ValueError(_NO_CREDENTIALS)
+        return self
+
+    @property
+    def location(self) -> str:
+        """Where the pods find it: `uri`, but the https address of what is on Hugging Face."""
+        found = re.fullmatch(_HF, self.uri)
+        if not found:
+            return self.uri
+        repository, path = found["repository"], quote(found["path"])
+        revision = quote(found["revision"] or "main", safe="")
+        return f"{_HUGGING_FACE}/{repository}/resolve/{revision}/{path}"
 
 
 _NOTHING_TO_PLAN_BY = (

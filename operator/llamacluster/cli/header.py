@@ -14,7 +14,7 @@ from llamacluster.planning.reasons import GroupError, Reason
 _NO_CLAIM = Path("/nonexistent")
 
 
-def header_at(uri: str, folder: Path) -> tuple[list[Header], Path]:
+def header_at(uri: str, folder: Path, web: Web) -> tuple[list[Header], Path]:
     """As agent.headers.fetch_headers; raises GroupError for what is only in the cluster too."""
     if scheme(uri) not in ("http", "https"):
         raise GroupError(
@@ -22,7 +22,7 @@ def header_at(uri: str, folder: Path) -> tuple[list[Header], Path]:
             f"{uri} is not reachable from here: name a copy of the file on this machine with"
             " --model FILE; its header, in the first 20 MB, is enough",
         )
-    return fetch_headers(uri, _NO_CLAIM, folder, Web(allow_local=True))
+    return fetch_headers(uri, _NO_CLAIM, folder, web)
 
 
 def header_of(file: Path, folder: Path) -> tuple[list[Header], Path]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from llamacluster.agent.contract.places import DEFAULT_SERVER_PORT, OWN_PORTS
+from llamacluster.agent.credentials import TOKEN
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.engineflags import REFUSED_FLAGS
 from llamacluster.api.llamacluster import MAX_NAME_LENGTH
@@ -28,6 +29,7 @@ _SERVER = re.compile(r"llama-server|llamacpp-leader|llama\.cpp|llamacpp|llama-cp
 _RPC_SERVER = re.compile(r"rpc-server")
 _WORKER = re.compile(r"rpc-server|llamacpp-worker|llama\.cpp|llamacpp|llama-cpp")
 _URL = re.compile(r"https?://[^\s\"'|;&]+\.gguf\b")
+_WITH_TOKEN = ("hf://", "https://huggingface.co/", UNKNOWN_URI)
 _CARRIED = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
 _INTEGERS = {
     "batch-size": "batchSize",
@@ -38,7 +40,6 @@ _TEXTS = {
     "cache-type-v": "cacheTypeV",
     "chat-template": "chatTemplate",
 }
-_SECRET = ("-hft", "--hf-token")
 _LAYOUT = ("-ngl", "--n-gpu-layers", "--gpu-layers", "-ts", "--tensor-split", "-sm", "--split-mode")
 
 
@@ -187,6 +188,7 @@ class _Importer:
         if self._from.replicas not in (None, 1):
             self._spec["replicas"] = self._from.replicas
         self._spec["model"]["uri"] = self._uri(meant)
+        self._credentials(meant)
         self._workers(meant)
         self._leader(meant)
         self._inference(meant, others)
@@ -271,12 +273,32 @@ class _Importer:
     def _of_hugging_face(self, repo: str, file: str | None) -> str:
         repo, _, quant = repo.partition(":")
         if file:
-            return f"https://huggingface.co/{repo}/resolve/main/{file}"
+            return f"hf://{repo}/{file}"
         self._notes.append(
             f"of {repo} on Hugging Face{f' {quant}' if quant else ''}, write the file into"
-            f" spec.model.uri: https://huggingface.co/{repo}/resolve/main/FILE.gguf"
+            f" spec.model.uri: hf://{repo}/FILE.gguf"
         )
         return UNKNOWN_URI
+
+    def _credentials(self, meant: Mapping[str, str | None]) -> None:
+        """The Secret with the token for Hugging Face. The token itself is never repeated."""
+        model, reference = self._spec["model"], self._secret_of("hf-token")
+        if not ("hf-token" in meant or reference):
+            return
+        if not model["uri"].startswith(_WITH_TOKEN):
+            self._notes.append(
+                "the token for Hugging Face is left out: the model comes from elsewhere"
+            )
+            return
+        name = f"{self._from.name}-model"
+        if reference.get("key") == TOKEN:
+            name = _text(reference.get("name")) or name
+        else:
+            self._notes.append(
+                "put the token for Hugging Face into a Secret of its own, under the key token:"
+                f" kubectl create secret generic {name} --from-file=token=FILE"
+            )
+        model["credentialsSecret"] = {"name": name}
 
     def _workers(self, meant: Mapping[str, str | None]) -> None:
         source, workers = self._from, self._spec["workers"]
@@ -376,7 +398,7 @@ class _Importer:
     def _extra(self, others: Sequence[tuple[str, str | None]]) -> Iterator[str]:
         for flag, value in others:
             if why := REFUSED_FLAGS.get(flag.replace("_", "-")):
-                said = f"{flag} {value}" if value and flag not in _SECRET else flag
+                said = f"{flag} {value}" if value else flag
                 if flag in _LAYOUT:
                     why = "the operator plans which worker holds which layers"
                 self._notes.append(f"{said} is left out: {why}")
@@ -418,11 +440,14 @@ class _Importer:
 
     def _key_secret(self) -> str | None:
         """The Secret that LLAMA_API_KEY comes from."""
+        return _text(self._secret_of("api-key").get("name"))
+
+    def _secret_of(self, meaning: str) -> Json:
+        """The secretKeyRef of the environment variable of this meaning; empty if there is none."""
         for each in _dicts(self._from.server.get("env")):
-            if serverflags.meaning(str(each.get("name"))) == "api-key":
-                reference = _dict(_dict(each.get("valueFrom")).get("secretKeyRef"))
-                return _text(reference.get("name"))
-        return None
+            if serverflags.meaning(str(each.get("name"))) == meaning:
+                return _dict(_dict(each.get("valueFrom")).get("secretKeyRef"))
+        return {}
 
     def _secret_at(self, path: str | None) -> str | None:
         mount = _mount(self._from.server, path) if path else None

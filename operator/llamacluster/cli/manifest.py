@@ -188,8 +188,8 @@ def _what_is_wrong(error: ErrorDetails) -> str:
             return "there is no such field" + (f"; did you mean {near[0]}?" if near else "")
         case "string_pattern_mismatch" if error["loc"][-1] == "uri":
             return (
-                f"{error['input']!r} is none of https://host/path.gguf, pvc://claim/path.gguf and"
-                " file:///path.gguf"
+                f"{error['input']!r} is none of https://host/path.gguf,"
+                " hf://org/repo/path.gguf, pvc://claim/path.gguf and file:///path.gguf"
             )
     return _in_a_line(error["msg"].removeprefix("Value error, "))
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import click
 from rich.text import Text
 
 from llamacluster.agent.contract.messages import Plan, PlanFailure
 from llamacluster.agent.contract.options import PlanOptions
+from llamacluster.agent.credentials import Credentials, credentials
 from llamacluster.agent.plan import plan_with, read_model
-from llamacluster.agent.source import shown
+from llamacluster.agent.source import Web, shown
 from llamacluster.api.llamacluster import LlamaCluster
-from llamacluster.cli import ENGINE_IMAGE_ENV
+from llamacluster.cli import ENGINE_IMAGE_ENV, connection
+from llamacluster.cli.connection import Place
 from llamacluster.cli.engines import NoEngine, plan_on_path
 from llamacluster.cli.header import header_at, header_of
 from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
@@ -26,8 +31,12 @@ from llamacluster.cli.table import print_plan
 from llamacluster.cli.terminal import BadInput, Failed, err, out, printable, say
 from llamacluster.planning.formula import Formula
 from llamacluster.planning.model import Model
-from llamacluster.planning.reasons import GroupError
+from llamacluster.planning.reasons import GroupError, Reason
+from llamacluster.resources.modelsource import credentials_secret
 from llamacluster.resources.planjob import plan_options
+
+if TYPE_CHECKING:
+    from llamacluster.controller.kubeapi import KubeApi
 
 
 class Engine(StrEnum):
@@ -49,6 +58,7 @@ class Planned:
 
 
 @click.command()
+@connection.options
 @click.option(
     "-f",
     "--filename",
@@ -68,6 +78,13 @@ class Planned:
     "the weights begin.",
 )
 @click.option(
+    "--credentials",
+    "with_credentials",
+    is_flag=True,
+    help="Read the Secret that spec.model.credentialsSecret names, in the cluster and with your "
+    "rights, and show it to the server in spec.model.uri.",
+)
+@click.option(
     "--engine",
     type=click.Choice(Engine, case_sensitive=False),
     default=Engine.AUTO,
@@ -80,12 +97,19 @@ class Planned:
     help=f"Engine image for the container. Default: spec.image, else ${ENGINE_IMAGE_ENV}.",
 )
 def plan(
-    manifest: str, output: Output, model: Path | None, engine: Engine, image: str | None
+    place: Place,
+    manifest: str,
+    output: Output,
+    model: Path | None,
+    with_credentials: bool,
+    engine: Engine,
+    image: str | None,
 ) -> None:
     """Print how a LlamaCluster would be laid over its workers.
 
     Reads the header of the model, a few MiB, and says how many workers it takes, which layers each
-    holds, and how much memory each needs. Needs no cluster and makes nothing in one.
+    holds, and how much memory each needs. Makes nothing in a cluster, and needs none but for
+    --credentials.
 
     \b
     Exit codes:
@@ -104,7 +128,8 @@ def plan(
     answers: list[Plan | PlanFailure] = []
     for cluster in clusters:
         try:
-            planned = _planned(cluster, model, engine, image)
+            secrets = place if with_credentials else None
+            planned = _planned(cluster, model, engine, image, secrets)
         except GroupError as error:
             named = f"{cluster.metadata.name}: " if len(clusters) > 1 else ""
             say("error", named + error.message, "bold red")
@@ -125,9 +150,14 @@ def plan(
 
 
 def _planned(
-    cluster: LlamaCluster, file: Path | None, engine: Engine, image: str | None
+    cluster: LlamaCluster,
+    file: Path | None,
+    engine: Engine,
+    image: str | None,
+    secrets: Place | None,
 ) -> Planned:
-    """The plan of one LlamaCluster. Raises GroupError and Failed when there can be none."""
+    """The plan of one LlamaCluster, with a Secret of the cluster at `secrets`, if that is given.
+    Raises GroupError and Failed when there can be none."""
     options = plan_options(cluster)
     image = image or cluster.spec.image or os.environ.get(ENGINE_IMAGE_ENV)
     source = str(file) if file else options.model_uri
@@ -138,11 +168,51 @@ def _planned(
         # The container's user may read the folder inside; that around it keeps all others out.
         folder = Path(private, "headers")
         folder.mkdir()
-        headers, copy = header_of(file, folder) if file else header_at(source, folder)
+        if file:
+            headers, copy = header_of(file, folder)
+        else:
+            shown_to_server = _credentials(cluster, secrets)
+            headers, copy = header_at(source, folder, Web(True, lambda: shown_to_server))
         model = read_model(headers, copy.name, options)
         return _asked(
             model, copy, options, engine, image, lambda doing: status.update(_doing(doing))
         )
+
+
+def _credentials(cluster: LlamaCluster, place: Place | None) -> Credentials:
+    """For the model's server. Raises Failed and GroupError."""
+    secret = credentials_secret(cluster)
+    if secret is None:
+        return Credentials()
+    if place is None:
+        # The manifest may be a stranger's, who names a Secret and a server of his own.
+        raise GroupError(
+            Reason.CredentialsMissing,
+            f"Secret {secret} is not read from the cluster and shown to the model's server unless"
+            " you say --credentials; the header can also be in a file: --model FILE",
+        )
+    own = cluster.metadata.namespace
+    if own and place.namespace not in (None, own):
+        raise BadInput(f"{cluster.metadata.name} is of namespace {own}, not {place.namespace}")
+    data: dict[str, bytes] = {}
+
+    async def act(api: KubeApi, namespace: str) -> None:
+        from llamacluster.controller.kubeapi import SECRETS
+
+        namespace = cluster.metadata.namespace or namespace
+        host = urlsplit(cluster.spec.model.location).netloc
+        say("note", f"shows Secret {namespace}/{secret} to {host}", "dim")
+        found = await api.get(SECRETS, namespace, secret, connection.ANSWER_SECONDS)
+        data.update((key, b64decode(it)) for key, it in (found or {}).get("data", {}).items())
+
+    try:
+        connection.run(place, act)
+    except Failed as error:
+        raise type(error)(
+            f"Secret {secret}, which model.credentialsSecret names, cannot be read:"
+            f" {error.message}; the header can also be in a file: --model FILE"
+        ) from error
+    return credentials(secret, data)
 
 
 def _asked(

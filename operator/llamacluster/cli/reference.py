@@ -19,8 +19,8 @@ The kubectl plug-in. `pipx install .` puts it on your PATH, where kubectl finds 
 your own rights: beside reading LlamaClusters, `logs` needs `list` on `pods` and `get` on
 `pods/log`, `chat` and `bench` (and `status`, for the tokens per second) `get` on `pods` and
 `create` on `pods/portforward`, and `upgrade` `patch` on LeaderWorkerSets. `doctor` looks at what
-you may read. `plan` and `import` need no cluster. `-n`, `--kubeconfig` and `--context` may stand
-before the verb as well.
+you may read, and `plan --credentials` needs `get` on the Secret. `plan` without that, and `import`,
+need no cluster. `-n`, `--kubeconfig` and `--context` may stand before the verb as well.
 
 <!-- Made by `make generate` from the commands' own help. -->
 """

@@ -17,6 +17,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "model-url": ("-mu", "--model-url", "LLAMA_ARG_MODEL_URL"),
     "hf-repo": ("-hf", "-hfr", "--hf-repo", "LLAMA_ARG_HF_REPO"),
     "hf-file": ("-hff", "--hf-file", "LLAMA_ARG_HF_FILE"),
+    "hf-token": ("-hft", "--hf-token", "HF_TOKEN"),
     "ctx-size": ("-c", "--ctx-size", "LLAMA_ARG_CTX_SIZE"),
     "parallel": ("-np", "--parallel", "LLAMA_ARG_N_PARALLEL"),
     "batch-size": ("-b", "--batch-size", "LLAMA_ARG_BATCH"),

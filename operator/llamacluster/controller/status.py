@@ -118,6 +118,8 @@ def with_groups(cluster: LlamaCluster, observation: Observation, now: str) -> Ll
 
 def _model_file(uri: str) -> str:
     """Name of the model's file, as `kubectl get` shows it in a column."""
+    if uri.startswith("hf://"):
+        uri = uri.partition("@")[0]
     name = uri.partition("?")[0].rpartition("/")[2]
     if len(name) <= _NAME_BEGINS + 1 + _NAME_ENDS:
         return name

@@ -18,7 +18,12 @@ from llamacluster.api.plan import Plan
 from llamacluster.api.schema import LocalObjectReference
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
-from llamacluster.resources.modelclaim import claim_labels, claim_volume
+from llamacluster.resources.modelsource import (
+    claim_labels,
+    credentials_secret,
+    is_downloaded,
+    source_volumes,
+)
 from llamacluster.resources.pod import agent_container, engine_container, pod_template
 from llamacluster.resources.rpctls import add_tunnel
 
@@ -115,7 +120,8 @@ def _name(reference: LocalObjectReference | None) -> str | None:
 def _options(cluster: LlamaCluster, plan: Plan) -> LeaderOptions:
     spec, inference = cluster.spec, cluster.spec.inference
     return LeaderOptions(
-        model_uri=spec.model.uri,
+        model_uri=spec.model.location,
+        credentials_secret=credentials_secret(cluster),
         model_sha256=spec.model.sha256,
         model_name=cluster.metadata.name,
         layers=plan.layers,
@@ -141,11 +147,10 @@ def _options(cluster: LlamaCluster, plan: Plan) -> LeaderOptions:
 def _model_volume(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]]:
     """Volumes and mounts for the model's file, by the kind of its URI."""
     model = cluster.spec.model
-    if model.uri.startswith("pvc://"):
-        return claim_volume(cluster)
-    if model.uri.startswith("file://"):
-        return [], []
-    mount = {"name": MODEL_VOLUME, "mountPath": MODEL_DIR}
-    if model.storage:
-        return [], [mount]  # the StatefulSet brings the claim's volume by its template's name
-    return [{"name": MODEL_VOLUME, "emptyDir": {}}], [mount]
+    volumes, mounts = source_volumes(cluster)
+    if is_downloaded(cluster):
+        mounts.append({"name": MODEL_VOLUME, "mountPath": MODEL_DIR})
+        # The StatefulSet brings a claim's volume by its template's name.
+        if not model.storage:
+            volumes.append({"name": MODEL_VOLUME, "emptyDir": {}})
+    return volumes, mounts

@@ -20,7 +20,7 @@ from llamacluster.resources.metadata import (
     plan_job_name,
     plan_selector,
 )
-from llamacluster.resources.modelclaim import claim_labels, claim_volume
+from llamacluster.resources.modelsource import claim_labels, credentials_secret, source_volumes
 from llamacluster.resources.pod import engine_container, pod_template
 
 NEVER_GIVES_UP = 2**31 - 1
@@ -44,7 +44,7 @@ def plan_job(cluster: LlamaCluster, image: str) -> Manifest:
     container ends with 1 and a `messages.PlanFailure`, and the kubelet starts it again with
     backoff, for as long as it takes.
     """
-    volumes, mounts = claim_volume(cluster)
+    volumes, mounts = source_volumes(cluster)
     container = engine_container(
         cluster,
         image,
@@ -76,7 +76,7 @@ def plan_options(cluster: LlamaCluster) -> PlanOptions:
     limits = spec.workers.resources.limits or {}
     leader_limits = spec.leader.resources.limits or {}
     return PlanOptions(
-        model_uri=spec.model.uri,
+        model_uri=spec.model.location,
         context_size=inference.context_size,
         parallel=inference.parallel,
         workers=spec.workers.count,
@@ -88,6 +88,7 @@ def plan_options(cluster: LlamaCluster) -> PlanOptions:
         cache_type_k=inference.cache_type_k.value,
         cache_type_v=inference.cache_type_v.value,
         embeddings=inference.embeddings,
+        credentials_secret=credentials_secret(cluster),
         allow_local_addresses=spec.model.allow_local_addresses,
         extra_args=tuple(inference.extra_args),
     )

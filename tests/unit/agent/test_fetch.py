@@ -267,7 +267,8 @@ def test_what_is_there_of_a_broken_download_is_not_needed_again(web: Web, places
     [
         ("/404", Reason.ModelNotFound),
         ("/410", Reason.ModelNotFound),
-        ("/403", Reason.ModelDownloadFailed),
+        ("/401", Reason.ModelAccessDenied),
+        ("/403", Reason.ModelAccessDenied),
         ("/500", Reason.ModelDownloadFailed),
     ],
 )

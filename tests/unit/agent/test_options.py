@@ -26,6 +26,7 @@ numbers = st.integers(1, 1 << 31)
     st.builds(
         LeaderOptions,
         model_uri=texts,
+        credentials_secret=st.none() | texts,
         layers=st.lists(st.integers(1, 200), min_size=1, max_size=15).map(tuple),
         context_size=numbers,
         parallel=numbers,
@@ -53,6 +54,7 @@ def test_leader_options_come_back_from_their_arguments(options: LeaderOptions) -
     st.builds(
         PlanOptions,
         model_uri=texts,
+        credentials_secret=st.none() | texts,
         context_size=numbers,
         parallel=numbers,
         workers=st.none() | st.integers(1, 15),

@@ -83,6 +83,11 @@ def deployment(*args: str, **container: Any) -> Manifest:
     return made
 
 
+def on_hugging_face(*args: str, **container: Any) -> Manifest:
+    """DEPLOYMENT with a model from there, and nothing else of its own arguments."""
+    return deployment(args=["-hf", "o/r", "-hff", "m.gguf", *args], **container)
+
+
 def only(*documents: Manifest) -> Imported:
     [found] = imported(documents)
     return found
@@ -199,10 +204,32 @@ def test_what_is_left_out_or_changed_is_told(args: list[str], words: str) -> Non
 
 
 def test_keys_are_never_repeated() -> None:
-    found = only(deployment("--api-key", "hush", "--hf-token", "hush"))
-    assert "--hf-token is left out" in "\n".join(found.notes)
+    found = only(on_hugging_face("--api-key", "hush", "-hft", "hush"))
+    model = {"uri": "hf://o/r/m.gguf", "credentialsSecret": {"name": "chat-model"}}
+    assert found.manifest["spec"]["model"] == model
+    assert "--from-file=token=FILE" in "\n".join(found.notes)
     assert found.manifest["spec"]["server"] == {"apiKeysSecret": {"name": "chat-api-keys"}}
     assert "hush" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "told"), [("token", "hub", False), ("HF_TOKEN", "chat-model", True)]
+)
+def test_the_secret_with_the_token_of_hugging_face_is_named(
+    key: str, name: str, told: bool
+) -> None:
+    token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": key}}}
+    found = only(on_hugging_face(env=[token]))
+    assert found.manifest["spec"]["model"]["credentialsSecret"] == {"name": name}
+    assert (
+        "kubectl create secret generic chat-model --from-file=token=FILE" in "\n".join(found.notes)
+    ) is told
+
+
+def test_a_token_of_hugging_face_is_for_no_other_server() -> None:
+    found = only(deployment("--model-url", "https://a/b.gguf", "--hf-token", "hush"))
+    assert found.manifest["spec"]["model"] == {"uri": "https://a/b.gguf"}
+    assert "the token for Hugging Face is left out" in "\n".join(found.notes)
 
 
 def test_secrets_that_are_there_are_named() -> None:
@@ -238,7 +265,7 @@ URL = [{"name": "LLAMA_ARG_MODEL_URL", "value": "https://a/b.gguf"}]
     [
         (
             {"args": ["-hf", "o/r", "-hff", "m.gguf"]},
-            "https://huggingface.co/o/r/resolve/main/m.gguf",
+            "hf://o/r/m.gguf",
         ),
         ({"args": [], "env": URL}, "https://a/b.gguf"),
         (stored_in(persistentVolumeClaim={"claimName": "c"}), "pvc://c/a/m.gguf"),

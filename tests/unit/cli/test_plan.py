@@ -7,11 +7,13 @@ import json
 import os
 import re
 import signal
+import ssl
 import stat
 import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler
@@ -26,8 +28,10 @@ from llamacluster.agent.contract.options import PlanOptions, parse
 from llamacluster.cli import ENGINE_IMAGE_ENV
 from llamacluster.cli.plugin import plugin
 from tests.build import manifest, plan_answer
+from tests.engine.secret import certificate
 from tests.kind.host import REPOSITORY
 from tests.model.headers import write_header, write_sparse
+from tests.unit.cli.servers import saying
 from tests.webserver import Quiet, answering
 
 GIB = 1 << 30
@@ -269,6 +273,69 @@ def test_a_model_inside_the_cluster_needs_a_copy(uri: str) -> None:
     assert result.exit_code == 1
     assert f"error: {uri} is not reachable from here" in result.stderr
     assert "--model FILE" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def certified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the certificate of a server, `models.crt`, and its key."""
+    folder = tmp_path_factory.mktemp("certified")
+    certificate(folder, "models")
+    return folder
+
+
+def test_a_models_server_is_shown_the_clusters_secret(certified: Path, tmp_path: Path) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certified / "models.crt", certified / "models.key")
+    write_sparse(tmp_path / FILE, "llama-3.1-70b", "Q4_K_M")
+
+    class Handler(Quiet, SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.headers["Authorization"] == "Bearer hush":
+                super().do_GET()
+            else:
+                self.send_error(401)
+
+    def secret(token: str) -> str:
+        data = {"token": token.encode(), "ca.crt": (certified / "models.crt").read_bytes()}
+        return json.dumps({"data": {k: b64encode(v).decode() for k, v in data.items()}})
+
+    with answering(functools.partial(Handler, directory=str(tmp_path)), tls=tls) as port:
+        model = {"uri": f"https://127.0.0.1:{port}/{FILE}", "credentialsSecret": {"name": "hub"}}
+
+        def planned(code: int, answer: str) -> Result:
+            with saying(tmp_path, code, answer) as kubeconfig:
+                place = f"--kubeconfig={kubeconfig}"
+                result = run("-o", "json", "--credentials", place, objects=[manifest(model=model)])
+            assert "hush" not in result.output
+            return result
+
+        done = planned(200, secret("hush\n"))
+        assert plans(done)["model"]["bytes"] == WEIGHTS_70B
+        assert f"/hub to 127.0.0.1:{port}" in done.stderr
+        refused = planned(200, secret("other"))
+        assert refused.exit_code == 1
+        assert "what Secret hub (model.credentialsSecret) has does not open it" in refused.stderr
+        unread = planned(403, '{"kind": "Status", "message": "no", "code": 403}')
+        assert unread.exit_code == 1
+        assert "--model FILE" in unread.stderr
+        assert "error: Secret hub, which model.credentialsSecret names, cannot" in unread.stderr
+
+
+def test_a_manifest_of_another_namespace_is_refused() -> None:
+    model = {"uri": "https://127.0.0.1:9/m.gguf", "credentialsSecret": {"name": "hub"}}
+    made = manifest(model=model)
+    made["metadata"]["namespace"] = "prod"
+    result = run("--kubeconfig=/dev/null", "--credentials", "-n", "sandbox", objects=[made])
+    assert result.exit_code == 2
+    assert "is of namespace prod, not sandbox" in result.stderr
+
+
+def test_a_strangers_manifest_gets_no_secret_sent_to_his_server() -> None:
+    model = {"uri": "https://127.0.0.1:9/m.gguf", "credentialsSecret": {"name": "hub"}}
+    result = run("--kubeconfig=/dev/null", objects=[manifest(model=model)])
+    assert result.exit_code == 1
+    assert "Secret hub is not read from the cluster" in result.stderr
+    assert "unless you say --credentials" in result.stderr
 
 
 # What is wrong with the command.

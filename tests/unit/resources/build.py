@@ -45,6 +45,10 @@ models = st.one_of(
             "storage": st.fixed_dictionaries({"size": quantities}),
         },
     ),
+    st.fixed_dictionaries(
+        {"uri": st.sampled_from(["https://h/m.gguf", "hf://o/r/m.gguf@v1"])},
+        optional={"credentialsSecret": st.just({"name": "hub"})},
+    ),
     st.fixed_dictionaries({"uri": st.sampled_from(["pvc://c/m.gguf", "file:///m.gguf"])}),
 )
 inferences = st.fixed_dictionaries({}, optional={

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from llamacluster.agent.contract.options import GateOptions, LeaderOptions, parse
-from llamacluster.agent.contract.places import CLAIM_DIR, MODEL_DIR
+from llamacluster.agent.contract.places import CLAIM_DIR, CREDENTIALS_DIR, MODEL_DIR
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import MODEL_CLAIM_LABEL
+from llamacluster.resources.workerpod import worker_pod
 from tests.build import IMAGE, Manifest, a_plan, llama_cluster
 
 PLAN = a_plan()
@@ -24,7 +25,7 @@ def model_volumes(**model: object) -> tuple[list[Manifest], list[Manifest]]:
     )
 
 
-@pytest.mark.parametrize("uri", ["http://h/m.gguf", "https://h/m.gguf"])
+@pytest.mark.parametrize("uri", ["http://h/m.gguf", "https://h/m.gguf", "hf://o/r/m.gguf"])
 def test_a_download_goes_to_the_pods_own_storage(uri: str) -> None:
     volumes, mounts = model_volumes(uri=uri)
     assert volumes == [{"name": "model", "emptyDir": {}}]
@@ -43,6 +44,38 @@ def test_the_users_claim_is_mounted_and_cannot_be_written(uri: str) -> None:
     claim = {"claimName": "my-claim", "readOnly": True}
     assert volumes == [{"name": "model-claim", "persistentVolumeClaim": claim}]
     assert mounts == [{"name": "model-claim", "mountPath": CLAIM_DIR, "readOnly": True}]
+
+
+def test_the_secret_for_the_models_server_is_the_leaders_alone() -> None:
+    model = {"uri": "https://h/m.gguf", "credentialsSecret": {"name": "hub"}}
+    volumes, mounts = model_volumes(**model)
+    secret = {"secretName": "hub", "optional": True, "defaultMode": 0o440}
+    assert {"name": "model-credentials", "secret": secret} in volumes
+    assert {"name": "model-credentials", "mountPath": CREDENTIALS_DIR, "readOnly": True} in mounts
+    leader, gate = leader_pod(llama_cluster(model=model), IMAGE, PLAN)["spec"]["containers"]
+    options = parse(leader["args"])
+    assert isinstance(options, LeaderOptions)
+    assert options.credentials_secret == "hub"
+    assert "model-credentials" not in str(gate)
+    assert "hub" not in str(worker_pod(llama_cluster(model=model), IMAGE, PLAN))
+
+
+@pytest.mark.parametrize(
+    ("uri", "url"),
+    [
+        ("hf://o/r/m.gguf", "o/r/resolve/main/m.gguf"),
+        ("hf://o/r/Q4/m-00001-of-00002.gguf@v1.0", "o/r/resolve/v1.0/Q4/m-00001-of-00002.gguf"),
+        ("hf://o/r/m.gguf@refs/pr/1", "o/r/resolve/refs%2Fpr%2F1/m.gguf"),
+        ("hf://o/r/ü+?#%20.gguf", "o/r/resolve/main/%C3%BC%2B%3F%23%2520.gguf"),
+    ],
+)  # fmt: skip
+def test_a_file_on_hugging_face_has_an_https_address(uri: str, url: str) -> None:
+    [container, _] = leader_pod(llama_cluster(model={"uri": uri}), IMAGE, PLAN)["spec"][
+        "containers"
+    ]
+    options = parse(container["args"])
+    assert isinstance(options, LeaderOptions)
+    assert options.model_uri == f"https://huggingface.co/{url}"
 
 
 def test_a_file_of_the_image_needs_no_volume() -> None:

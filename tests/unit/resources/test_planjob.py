@@ -60,7 +60,7 @@ def test_its_pod_passes_the_restricted_standard_and_has_no_key(cluster: LlamaClu
 def test_it_is_asked_for_what_will_be_served(cluster: LlamaCluster) -> None:
     inference = cluster.spec.inference
     asked = options(cluster)
-    assert asked.model_uri == cluster.spec.model.uri
+    assert asked.model_uri == cluster.spec.model.location
     assert asked.workers == cluster.spec.workers.count
     assert (asked.context_size, asked.parallel) == (inference.context_size, inference.parallel)
     assert (asked.batch_size, asked.ubatch_size) == (inference.batch_size, inference.ubatch_size)

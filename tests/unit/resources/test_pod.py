@@ -26,6 +26,7 @@ from llamacluster.api.plan import Plan
 from llamacluster.api.quantity import to_bytes
 from llamacluster.resources.leaderpod import leader_pod
 from llamacluster.resources.metadata import CLUSTER_LABEL, leader_selector
+from llamacluster.resources.modelsource import credentials_secret
 from llamacluster.resources.planjob import plan_job
 from llamacluster.resources.workerpod import worker_pod
 from tests.build import IMAGE, Manifest, a_plan, llama_cluster
@@ -88,7 +89,8 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
         return
     inference = cluster.spec.inference
     assert options == LeaderOptions(
-        model_uri=cluster.spec.model.uri,
+        model_uri=cluster.spec.model.location,
+        credentials_secret=credentials_secret(cluster),
         model_sha256=cluster.spec.model.sha256,
         model_name="x",
         layers=PLAN.layers,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from llamacluster.agent.contract.places import (
     API_KEYS_DIR,
+    CREDENTIALS_DIR,
     DEFAULT_GRACE_SECONDS,
     DEFAULT_HUNG_ENGINE_SECONDS,
     DEFAULT_QUEUE_SECONDS,
@@ -53,6 +54,8 @@ class LeaderOptions:
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     server_port: int = DEFAULT_SERVER_PORT
+    credentials_secret: str | None = None
+    """Name of the Secret in CREDENTIALS_DIR, for a model from the web; None: there is none."""
     model_sha256: str | None = None
     """64 hex digits. For a split model: of all its files, one after the other, as in
     `cat NAME-*.gguf | sha256sum`."""
@@ -139,6 +142,7 @@ class PlanOptions:
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     embeddings: bool = False
+    credentials_secret: str | None = None
     allow_local_addresses: bool = False
     extra_args: tuple[str, ...] = ()
 
@@ -205,6 +209,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
         *_flags(
             {
                 "model-uri": options.model_uri,
+                "credentials-secret": options.credentials_secret,
                 "model-sha256": options.model_sha256,
                 "model-name": options.model_name,
                 "layers": ",".join(map(str, options.layers)),
@@ -235,6 +240,7 @@ def plan_args(options: PlanOptions) -> list[str]:
         *_flags(
             {
                 "model-uri": options.model_uri,
+                "credentials-secret": options.credentials_secret,
                 "workers": options.workers,
                 "worker-memory": options.worker_memory,
                 "worker-cpu": options.worker_cpu,
@@ -340,6 +346,9 @@ def _parser() -> argparse.ArgumentParser:
         role.add_argument("--parallel", type=_positive, required=True, help="request slots")
     for role in (leader, plan):
         role.add_argument("--model-uri", required=True)
+        role.add_argument(
+            "--credentials-secret", metavar="NAME", help=f"of what is in {CREDENTIALS_DIR}"
+        )
         role.add_argument("--batch-size", type=_positive, default=LeaderOptions.batch_size)
         role.add_argument("--ubatch-size", type=_positive, default=LeaderOptions.ubatch_size)
         role.add_argument("--cache-type-k", default=LeaderOptions.cache_type_k)

@@ -69,6 +69,8 @@ MODEL_DIR = "/models"
 CLAIM_DIR = "/model-claim"
 """Where the claim of a `pvc://claim/path` model is mounted, read-only: the file is
 `/model-claim/path`."""
+CREDENTIALS_DIR = "/model-credentials"
+"""Where leader and planner find the Secret `model.credentialsSecret`."""
 CONTROL_DIR = "/run/llamacluster-control"
 """Where leaders and workers have the Secret with their token mounted."""
 CONTROL_TOKEN_KEY = "token"  # noqa: S105 - the file's name
