@@ -115,7 +115,7 @@ def _authority(secret: str, data: Mapping[str, bytes]) -> str | None:
     # Beside the certificates there may be anything, such as their names in any tongue.
     authority = data[AUTHORITY].decode("ascii", "ignore")
     try:
-        Credentials(authority=authority).tls()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=authority)
     except (ssl.SSLError, ValueError) as error:
         raise _invalid(secret, "its ca.crt has no certificate in PEM") from error
     return authority

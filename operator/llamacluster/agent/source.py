@@ -204,6 +204,8 @@ class Web:
         try:
             return _opened(self._opener(credentials), url, headers, credentials)
         except GroupError as error:
+            # Where it led to is the server's word too. (Its other words are without already: what
+            # is cut short would not be recognised.)
             raise GroupError(error.reason, credentials.without(error.message)) from error
 
     def _opener(self, credentials: Credentials) -> urllib.request.OpenerDirector:

@@ -106,3 +106,8 @@ class LocalObjectReference(ApiModel):
 
     name: DnsSubdomain
     """Name of the object."""
+
+
+def name_of(reference: LocalObjectReference | None) -> str | None:
+    """The name of what may be referred to."""
+    return reference.name if reference else None

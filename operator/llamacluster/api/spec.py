@@ -141,13 +141,13 @@ class ModelSource(ApiModel):
 
     @model_validator(mode="after")
     def _storage_is_for_downloads(self) -> ModelSource:
-        if self.storage and not self.uri.startswith(("http", "hf://")):
+        if self.storage and not self.is_downloaded:
             raise ValueError(_NO_STORAGE)
         return self
 
     @model_validator(mode="after")
     def _credentials_stay_secret(self) -> ModelSource:
-        if self.credentials_secret and not self.uri.startswith(("https://", "hf://")):
+        if self.credentials_secret and not self.location.startswith("https://"):
             raise ValueError(_NO_CREDENTIALS)
         return self
 
@@ -160,6 +160,18 @@ class ModelSource(ApiModel):
         repository, path = found["repository"], quote(found["path"])
         revision = quote(found["revision"] or "main", safe="")
         return f"{_HUGGING_FACE}/{repository}/resolve/{revision}/{path}"
+
+    @property
+    def is_downloaded(self) -> bool:
+        """Whether it comes from a web server."""
+        return self.location.startswith(("http://", "https://"))
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file, as the user wrote it."""
+        found = re.fullmatch(_HF, self.uri)
+        path = found["path"] if found else self.uri.partition("?")[0]
+        return path.rpartition("/")[2]
 
 
 _NOTHING_TO_PLAN_BY = (

@@ -78,7 +78,7 @@ def new_status(
             "selector": ",".join(f"{k}={v}" for k, v in sorted(leader_selector(cluster).items())),
             "endpoint": endpoint(cluster),
             "access": access(cluster, gates),
-            "model_file": _model_file(cluster.spec.model.uri),
+            "model_file": _shortened(cluster.spec.model.file_name),
             "engine": EngineStatus(
                 image=(running_image(group_set) if group_set else None) or image,
                 version=_engine_version(cluster, observation),
@@ -116,11 +116,8 @@ def with_groups(cluster: LlamaCluster, observation: Observation, now: str) -> Ll
     )
 
 
-def _model_file(uri: str) -> str:
+def _shortened(name: str) -> str:
     """Name of the model's file, as `kubectl get` shows it in a column."""
-    if uri.startswith("hf://"):
-        uri = uri.partition("@")[0]
-    name = uri.partition("?")[0].rpartition("/")[2]
     if len(name) <= _NAME_BEGINS + 1 + _NAME_ENDS:
         return name
     return f"{name[:_NAME_BEGINS]}…{name[-_NAME_ENDS:]}"

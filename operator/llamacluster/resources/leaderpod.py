@@ -15,16 +15,16 @@ from llamacluster.agent.contract.places import (
 )
 from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.api.plan import Plan
-from llamacluster.api.schema import LocalObjectReference
+from llamacluster.api.schema import name_of
 from llamacluster.resources.controlsecret import CONTROL_MOUNT, control_volume
 from llamacluster.resources.metadata import Manifest
-from llamacluster.resources.modelsource import (
-    claim_labels,
-    credentials_secret,
-    is_downloaded,
-    source_volumes,
+from llamacluster.resources.modelsource import claim_labels, credentials_secret, source_volumes
+from llamacluster.resources.pod import (
+    add_users_secret,
+    agent_container,
+    engine_container,
+    pod_template,
 )
-from llamacluster.resources.pod import agent_container, engine_container, pod_template
 from llamacluster.resources.rpctls import add_tunnel
 
 MODEL_VOLUME = "model"
@@ -76,8 +76,8 @@ def _gate(cluster: LlamaCluster, image: str, mounts: list[Manifest]) -> Manifest
         queue=spec.server.queue.max_requests,
         queue_seconds=spec.server.queue.timeout_seconds,
         grace_seconds=spec.termination_grace_period_seconds,
-        api_keys_secret=_name(spec.server.api_keys_secret),
-        tls_secret=_name(spec.server.tls_secret),
+        api_keys_secret=name_of(spec.server.api_keys_secret),
+        tls_secret=name_of(spec.server.tls_secret),
     )
     memory = GATE_MEMORY_WITH_TLS if spec.server.tls_secret else GATE_MEMORY
     return {
@@ -101,20 +101,11 @@ def _gate_volumes(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]
     volumes: list[Manifest] = [{"name": GATE_VOLUME, "emptyDir": memory}]
     mounts: list[Manifest] = [{"name": GATE_VOLUME, "mountPath": GATE_DIR}]
     server = cluster.spec.server
-    for volume, path, reference in (
-        (API_KEYS_VOLUME, API_KEYS_DIR, server.api_keys_secret),
-        (TLS_VOLUME, TLS_DIR, server.tls_secret),
-    ):
-        if reference:
-            # Optional: the gate says that it is missing, and takes it up when it comes.
-            secret = {"secretName": reference.name, "optional": True, "defaultMode": 0o440}
-            volumes.append({"name": volume, "secret": secret})
-            mounts.append({"name": volume, "mountPath": path, "readOnly": True})
+    if keys := server.api_keys_secret:
+        add_users_secret(keys.name, API_KEYS_VOLUME, API_KEYS_DIR, volumes, mounts)
+    if tls := server.tls_secret:
+        add_users_secret(tls.name, TLS_VOLUME, TLS_DIR, volumes, mounts)
     return volumes, mounts
-
-
-def _name(reference: LocalObjectReference | None) -> str | None:
-    return reference.name if reference else None
 
 
 def _options(cluster: LlamaCluster, plan: Plan) -> LeaderOptions:
@@ -148,7 +139,7 @@ def _model_volume(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]
     """Volumes and mounts for the model's file, by the kind of its URI."""
     model = cluster.spec.model
     volumes, mounts = source_volumes(cluster)
-    if is_downloaded(cluster):
+    if model.is_downloaded:
         mounts.append({"name": MODEL_VOLUME, "mountPath": MODEL_DIR})
         # The StatefulSet brings a claim's volume by its template's name.
         if not model.storage:

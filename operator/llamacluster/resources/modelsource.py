@@ -5,15 +5,12 @@ from __future__ import annotations
 
 from llamacluster.agent.contract.places import CLAIM_DIR, CREDENTIALS_DIR
 from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.schema import name_of
 from llamacluster.resources.metadata import MODEL_CLAIM_LABEL, Manifest, digest
+from llamacluster.resources.pod import add_users_secret
 
 CLAIM_VOLUME = "model-claim"
 CREDENTIALS_VOLUME = "model-credentials"
-
-
-def is_downloaded(cluster: LlamaCluster) -> bool:
-    """Whether the model comes from a web server."""
-    return cluster.spec.model.location.startswith(("http://", "https://"))
 
 
 def source_volumes(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest]]:
@@ -25,17 +22,13 @@ def source_volumes(cluster: LlamaCluster) -> tuple[list[Manifest], list[Manifest
         volumes.append({"name": CLAIM_VOLUME, "persistentVolumeClaim": source})
         mounts.append({"name": CLAIM_VOLUME, "mountPath": CLAIM_DIR, "readOnly": True})
     if name := credentials_secret(cluster):
-        # Optional: the agent says that it is missing, and takes it up when it comes.
-        secret = {"secretName": name, "optional": True, "defaultMode": 0o440}
-        volumes.append({"name": CREDENTIALS_VOLUME, "secret": secret})
-        mounts.append({"name": CREDENTIALS_VOLUME, "mountPath": CREDENTIALS_DIR, "readOnly": True})
+        add_users_secret(name, CREDENTIALS_VOLUME, CREDENTIALS_DIR, volumes, mounts)
     return volumes, mounts
 
 
 def credentials_secret(cluster: LlamaCluster) -> str | None:
     """Name of the Secret for the model's server."""
-    reference = cluster.spec.model.credentials_secret
-    return reference.name if reference else None
+    return name_of(cluster.spec.model.credentials_secret)
 
 
 def claim_labels(cluster: LlamaCluster) -> dict[str, str]:

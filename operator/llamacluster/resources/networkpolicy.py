@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.resources.metadata import Manifest, object_metadata
-from llamacluster.resources.modelsource import is_downloaded
 
 DNS: Manifest = {
     "ports": [
@@ -79,7 +78,7 @@ def model_egress(cluster: LlamaCluster) -> list[Manifest]:
     Any port, because a policy sees the port of the pod behind a Service, and any address, because
     it sees no names. Pods are said apart from addresses: to some networks they are none.
     """
-    if not is_downloaded(cluster):
+    if not cluster.spec.model.is_downloaded:
         return []
     block = {"cidr": ANYWHERE, "except": NO_MODEL_SOURCE}
     return [

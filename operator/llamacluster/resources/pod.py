@@ -138,6 +138,16 @@ def engine_container(
     return container
 
 
+def add_users_secret(
+    name: str, volume: str, path: str, volumes: list[Manifest], mounts: list[Manifest]
+) -> None:
+    """A Secret of the user's at `path`. Optional: the agent there says that it is missing, and
+    takes it up when it comes."""
+    secret = {"secretName": name, "optional": True, "defaultMode": 0o440}
+    volumes.append({"name": volume, "secret": secret})
+    mounts.append({"name": volume, "mountPath": path, "readOnly": True})
+
+
 def _resources(settings: PodSettings, memory: str) -> Manifest:
     """The user's resources; without a memory limit, with the plan's as limit and request."""
     resources = as_manifest(settings.resources)
