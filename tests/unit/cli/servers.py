@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -91,7 +91,11 @@ class LlamaServer:
         if self.interrupts:
             self.interrupts = False
             signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
-            handler.rfile.read(1)  # until the client closes
+            with suppress(ConnectionError):
+                # A signal that comes just before the client waits in recv() does not end the
+                # wait: more of the answer does, as in life.
+                handler.wfile.write(b": more\n\n")
+                handler.rfile.read(1)  # until the client closes
             return
         if not self.breaks_off:
             handler.wfile.write(b"data: [DONE]\n\n")
