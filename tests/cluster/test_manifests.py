@@ -134,6 +134,7 @@ ACCEPTED: dict[str, tuple[Manifest, dict[str, Any]]] = {
     "a file on Hugging Face": (model(uri="hf://Qwen/Qwen3-8B-GGUF/Qwen3-8B-Q4_K_M.gguf"), {}),
     "in a folder, of a tag": (model(uri="hf://o/r/Q4/m-00001-of-00003.gguf@v1.0"), {}),
     "of a pull request": (model(uri="hf://o/r/m.gguf@refs/pr/1"), {}),
+    "its address": (model(uri="https://huggingface.co/o/r/resolve/main/m.gguf"), {}),
     "with letters of many tongues": (model(uri="hf://o/r/mü模.gguf"), {}),
     "a token for Hugging Face": (
         model(uri="hf://o/r/m.gguf", credentialsSecret={"name": "hub"}),
@@ -287,7 +288,17 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
             *("hf://m.gguf", "hf://o/m.gguf", "hf://o//m.gguf", "hf://o/r//m.gguf"),
             *("hf://o/r/../m.gguf", "hf://o/r/m.gguf@", "hf://o/r/.gguf"),
             *("hf://o/r@v1/m.gguf", "hf://o/r/m.gguf@v1@v2", "hf://o/r/m.gguf?download=true"),
-            "hf://o/r/resolve/main/m.gguf@-x",
+            "hf://o/r/m.gguf@-x",
+        )
+    },
+    **{
+        f"{uri}, a page": (
+            model(uri=uri),
+            *("spec.model.uri", "the address of a page: write hf://ORG/REPO/FILE.gguf"),
+        )
+        for uri in (
+            *("hf://o/r/resolve/main/m.gguf", "hf://o/r/blob/main/m.gguf"),
+            *(f"https://huggingface.co/o/r/{way}/main/m.gguf" for way in ("blob", "raw", "tree")),
         )
     },
     "credentials in the clear": (

@@ -72,6 +72,13 @@ _HF = (
 _NO_HF = (
     "hf:// names a file of a repository: hf://ORG/REPO/FILE.gguf, or hf://ORG/REPO/FILE.gguf@TAG"
 )
+_PAGE = (
+    r"^(hf://[^/]+/[^/]+/(resolve|blob|raw|tree)|"
+    r"https://huggingface\.co/[^/]+/[^/]+/(blob|raw|tree))/"
+)
+_NO_PAGE = (
+    "this is the address of a page: write hf://ORG/REPO/FILE.gguf, and @REVISION if it is not main"
+)
 _HUGGING_FACE = "https://huggingface.co"
 _NO_STORAGE = "storage is for downloaded models: remove it, or use an http(s):// or hf:// uri"
 _NO_CREDENTIALS = (
@@ -84,6 +91,8 @@ def _names_a_file(uri: str) -> str:
     # What an older CRD may have let through.
     if uri.startswith("hf://") and not re.fullmatch(_HF, uri):
         raise ValueError(_NO_HF)
+    if re.match(_PAGE, uri):
+        raise ValueError(_NO_PAGE)
     return uri
 
 
@@ -113,7 +122,8 @@ class ModelSource(ApiModel):
             max_length=2048,
             pattern=rf"^({_HTTP_URL}|hf://{_PATH}|pvc://{_CLAIM}/{_PATH}|file:///{_PATH})$",
             json_schema_extra=rules(
-                Rule(f"!self.startsWith('hf://') || self.matches(r'{_HF}')", _NO_HF)
+                Rule(f"!self.startsWith('hf://') || self.matches(r'{_HF}')", _NO_HF),
+                Rule(f"!self.matches(r'{_PAGE}')", _NO_PAGE),
             ),
         ),
         AfterValidator(_names_a_file),

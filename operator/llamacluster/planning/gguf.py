@@ -267,10 +267,21 @@ def read_header(source: Source) -> Header:
     return Header(version, values, arrays, tensors, data_offset, reader.digest())
 
 
+# What people have when they meant a model. See git-lfs's spec.md for the pointer's first word.
+_OTHERS = {
+    **dict.fromkeys(
+        (b"<!do", b"<htm"),
+        "a web page: give the address of the file, and credentialsSecret if it is not public",
+    ),
+    b"vers": "a pointer of Git LFS: take the file that it stands for (`git lfs pull`)",
+}
+
+
 def _read_version(reader: _Reader) -> int:
     magic = reader.take(4)
     if magic != b"GGUF":
-        raise GgufError(f"the file begins with {magic!r}, not with b'GGUF': it is no GGUF file")
+        what = _OTHERS.get(magic.lower(), "no GGUF file")
+        raise GgufError(f"the file begins with {magic!r}, not with b'GGUF': it is {what}")
     version = reader.number(_U32)
     if version in (2, 3):
         return version

@@ -232,7 +232,7 @@ def test_what_is_not_there_or_no_model_is_told(web: Web, tmp_path: Path) -> None
     web.path.write_bytes(b"<html>not here</html>")
     web.total = 21
     page = refusal(web.url, tmp_path)
-    assert (page.reason, "it is no GGUF file" in page.message) == (Reason.ModelInvalid, True)
+    assert (page.reason, "it is a web page" in page.message) == (Reason.ModelInvalid, True)
     assert refusal("file:///nowhere/m.gguf", tmp_path).reason is Reason.ModelNotFound
     assert refusal("s3://bucket/m.gguf", tmp_path).reason is Reason.ModelNotFound
     closed = refusal("http://127.0.0.1:9/m.gguf", tmp_path)

@@ -250,7 +250,7 @@ def test_a_file_that_is_no_model_is_told(served: tuple[str, Path]) -> None:
     (folder / "m.gguf").write_text("<html>")
     result = run(objects=[manifest(model={"uri": f"{url}/m.gguf"})])
     assert result.exit_code == 1
-    assert "it is no GGUF file" in result.stderr
+    assert "it is a web page" in result.stderr
 
 
 def test_one_model_that_is_not_there_leaves_the_others(

@@ -145,6 +145,8 @@ def test_a_missing_parameter_is_named() -> None:
 
 HOSTILE = {
     "no GGUF file": (header(magic=b"PK\3\4"), "begins with b'PK"),
+    "a web page": (header(magic=b"<!DO"), "it is a web page: give the address of the file"),
+    "a pointer": (header(magic=b"vers"), "it is a pointer of Git LFS"),
     "version 1": (header(version=1), "GGUF version 1 is not readable"),
     "a later version": (header(version=4), "GGUF version 4 is not readable"),
     "big endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big endian"),
