@@ -127,7 +127,7 @@ class Reconciler:
         except (Refused, PredecessorRemains) as why:
             return await self._say_why_not(cluster, cluster.status, why, now)
 
-        # What heals comes first: no refusal may be in its way.
+        # What heals or ends by itself comes first: no refusal may be in its way.
         observation = await observe(cluster, group_set, self.api, self.agents)
         observation = await with_lost_pods(cluster, observation, self.api, self.clock())
         refusals: list[Refused] = []
@@ -136,6 +136,11 @@ class Reconciler:
                 await delete_lost(lost, self.api)
                 told = event(cluster.metadata, "Warning", ClusterReason.NodeLost, lost.message, now)
                 await self._tell(told)
+        if group_set:
+            with noted(refusals):
+                await renew_token(cluster, observation, self.api, self.clock())
+            with noted(refusals):
+                await keep_certificates(cluster, self.api, self.clock())
 
         try:
             made = await self._make(cluster, group_set)
@@ -148,10 +153,6 @@ class Reconciler:
         evictions = budget(cluster, observation, self.clock())
         with noted(refusals):
             await self._budget(cluster, evictions)
-        with noted(refusals):
-            await renew_token(cluster, observation, self.api, self.clock())
-        with noted(refusals):
-            await keep_certificates(cluster, self.api, self.clock())
         with noted(refusals):
             await remove_policies(cluster, made.policies, observation.groups, self.api)
 
@@ -179,8 +180,9 @@ class Reconciler:
     async def _make(self, cluster: LlamaCluster, group_set: Manifest | None) -> _Made:
         """What groups are made of, or how far their plan is. Raises Refused and
         PredecessorRemains."""
-        await self._service(cluster)
+        # What closes comes before what opens, and before all that may be refused.
         policies = await make_policies(cluster, self.operator_pods, self.api)
+        await self._service(cluster)
         upgrade = find_upgrade(cluster, group_set, self.engine_image)
         upgrading = upgrade is not None and upgrade.requested
         image = self._image(cluster, None if upgrading else group_set)

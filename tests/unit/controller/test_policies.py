@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from llamacluster.controller.kubeapi import LLAMACLUSTERS, NETWORKPOLICIES, PODS, ApiError
+from llamacluster.controller.kubeapi import (
+    LLAMACLUSTERS,
+    NETWORKPOLICIES,
+    PODS,
+    SERVICES,
+    ApiError,
+)
 from tests.build import Manifest
 from tests.unit.controller.build import pod
 from tests.unit.controller.world import World
@@ -104,3 +110,21 @@ async def test_an_operator_without_the_right_says_so_and_starts_no_pod(world: Wo
     await world.reconcile()
     assert world.condition().reason == "Rejected"
     assert not [plural for plural, *_ in world.api.objects if plural == "leaderworkersets"]
+
+
+async def test_a_service_that_is_refused_holds_up_no_policy(world: World) -> None:
+    world.creates()
+    await world.reconcile()
+    world.api.refusals[SERVICES.name] = ApiError(403, "exceeded quota: services.loadbalancers")
+    world.api.remove(NETWORKPOLICIES, "ns", "x-workers")
+    friends = {"podSelector": {"matchLabels": {"team": "a"}}}
+    changes = {
+        "server": {"service": {"type": "LoadBalancer"}},
+        "networkPolicy": {"from": [friends]},
+    }
+    world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": changes})
+    await world.reconcile()
+    assert "exceeded quota" in world.condition().message
+    assert policies(world) == FOR_ALL | {"x-workers-0"}
+    let_in = world.stored(NETWORKPOLICIES, "x-leader")["spec"]["ingress"][0]["from"]
+    assert let_in == [friends]

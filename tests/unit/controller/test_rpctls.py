@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from llamacluster.controller.kubeapi import CONFIGMAPS, SECRETS, ApiError
+from llamacluster.controller.kubeapi import CONFIGMAPS, LLAMACLUSTERS, SECRETS, SERVICES, ApiError
 from tests.unit.controller.build import pod
 from tests.unit.controller.world import World
 
@@ -58,6 +58,18 @@ async def test_before_they_end_new_ones_are_made_that_overlap(world: World) -> N
     world.now += timedelta(days=61)
     await world.reconcile()
     assert secret(world)["ca.crt"] == authority(world) + second  # the first is forgotten
+
+
+async def test_they_do_not_end_because_something_else_is_refused(world: World) -> None:
+    await world.reconcile()
+    before = authority(world)
+    world.api.refusals[SERVICES.name] = ApiError(403, "exceeded quota: services.loadbalancers")
+    balanced = {"server": {"service": {"type": "LoadBalancer"}}}
+    world.api.edit(LLAMACLUSTERS, "ns", "x", {"spec": balanced})
+    world.now += timedelta(days=61)
+    await world.reconcile()
+    assert "exceeded quota" in world.condition().message
+    assert authority(world) != before
 
 
 async def test_a_deleted_secret_is_made_again_and_trusts_the_former_authority(
