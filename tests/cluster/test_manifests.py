@@ -470,6 +470,7 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
                 "a peer is either an ipBlock, or pods",
             ),
             ("an address", {"ipBlock": {"cidr": "10.0.0.1"}}, "should match"),
+            ("of IPv6", {"ipBlock": {"cidr": "fd00::/8"}}, "lets nobody in: remove it"),
             ("no address", {"ipBlock": {}}, "Required value"),
         )
     },

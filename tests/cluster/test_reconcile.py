@@ -92,7 +92,7 @@ async def test_awkward_but_valid_values_are_applied_once(world: World) -> None:
                 {"namespaceSelector": {}},
                 {"podSelector": {"matchLabels": {"a": ""}}, "namespaceSelector": {}},
                 {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
-                {"ipBlock": {"cidr": "fd00::/8"}},
+                {"ipBlock": {"cidr": "0.0.0.0/0"}},
             ],
             "monitoring": [
                 {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}}

@@ -13,14 +13,23 @@ from llamacluster.planning.reasons import GroupError, Reason
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_METADATA = frozenset(
+_METADATA = tuple(
     map(
-        ipaddress.ip_address,
-        # Services of clouds outside of link-local: AWS, Azure, Alibaba, Oracle.
-        ("fd00:ec2::254", "fd00:ec2::23", "168.63.129.16", "100.100.100.200", "192.0.0.192"),
+        ipaddress.ip_network,
+        # Services of clouds outside of link-local: AWS, Azure, Alibaba (2), Oracle (2), Google,
+        # Scaleway, Linode.
+        (
+            *("fd00:ec2::/32", "168.63.129.16", "100.100.100.200", "fd00:100::100:200"),
+            *("192.0.0.192", "fd00:c1::a9fe:a9fe", "fd20:ce::254", "fd00:42::42"),
+            "fd00:a9fe:a9fe::/48",
+        ),
     )
 )
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Well-known and local NAT64, SIIT. Of the local one, which a network divides as it likes, the longest
+# prefix is taken: the address is in the last 32 bits.
+_TRANSLATED = tuple(
+    map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96"))
+)
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 
 
@@ -29,7 +38,7 @@ def why_forbidden(text: str) -> str | None:
     address = _meant(ipaddress.ip_address(text.partition("%")[0]))
     if address.is_loopback:
         return "a loopback address"
-    if address.is_link_local or address in _METADATA:
+    if address.is_link_local or any(address in network for network in _METADATA):
         return "a link-local address or a cloud's metadata service"
     if address.is_multicast or address == ipaddress.IPv4Address("255.255.255.255"):
         return "a multicast address"
@@ -49,7 +58,8 @@ def _meant(address: IpAddress) -> IpAddress:
     if address.teredo:
         return address.teredo[1]
     low = int(address) & 0xFFFFFFFF
-    if address in _NAT64 or (int(address) >> 32 == 0 and low > 1):  # the latter: ::a.b.c.d
+    is_translated = any(address in network for network in _TRANSLATED)
+    if is_translated or (int(address) >> 32 == 0 and low > 1):  # the latter: ::a.b.c.d
         return ipaddress.IPv4Address(low)
     return address
 

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from llamacluster.api.scheduling import LabelSelector
 from llamacluster.api.schema import ApiModel, Rule, rules
+
+# Not for tidiness alone: one IPv6 range in one policy makes kube-router enforce none at all in a
+# cluster without IPv6, and who may write a LlamaCluster may not do that to other namespaces.
+_NO_IPV6 = "the pods listen on IPv4 alone, so that a range of IPv6 lets nobody in: remove it"
+
+
+def _no_ipv6(cidr: str) -> str:
+    if ":" in cidr:
+        raise ValueError(_NO_IPV6)
+    return cidr
+
 
 Cidr = Annotated[
     str,
     Field(
         min_length=1,
         max_length=64,
-        pattern=r"^((\d{1,3}\.){3}\d{1,3}/([12]?\d|3[0-2])"
-        r"|[0-9a-fA-F]*:[0-9a-fA-F:.]*/(\d{1,2}|1[01]\d|12[0-8]))$",
+        pattern=r"^((\d{1,3}\.){3}\d{1,3}/([12]?\d|3[0-2])|.*:.*)$",
+        json_schema_extra=rules(Rule("!self.contains(':')", _NO_IPV6)),
     ),
+    AfterValidator(_no_ipv6),
 ]
 _ONE_KIND = (
     "a peer is either an ipBlock, or pods by podSelector, namespaceSelector or both; "
@@ -28,7 +40,7 @@ class IPBlock(ApiModel):
     """Addresses, of clients outside the cluster."""
 
     cidr: Cidr
-    """Range of addresses, such as 10.0.0.0/8 or fd00::/8."""
+    """Range of addresses, such as 10.0.0.0/8. Of IPv4, which the pods listen on."""
     except_: Annotated[
         Annotated[list[Cidr], Field(max_length=64)] | None, Field(alias="except")
     ] = None

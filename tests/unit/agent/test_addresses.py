@@ -24,6 +24,8 @@ from tests.webserver import Quiet, answering
         *("64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "::ffff:a9fe:a9fe", "64:ff9b::7f00:1"),
         *("0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "224.0.0.1", "239.1.1.1", "ff02::1"),
         *("255.255.255.255", "fd00:ec2::254", "168.63.129.16", "100.100.100.200"),
+        *("fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42", "fd00:a9fe:a9fe::1"),
+        *("fd00:100::100:200", "64:ff9b:1::a9fe:a9fe", "::ffff:0:169.254.169.254"),
     ],
 )
 def test_it_is_forbidden(address: str) -> None:

@@ -229,6 +229,8 @@ def test_who_may_reach_the_pods_changes_no_pod() -> None:
         {"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}}]},
         {"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]},
         {"from": [{"ipBlock": {"cidr": "10.0.0.0/33"}}]},
+        {"from": [{"ipBlock": {"cidr": "fd00::/8"}}]},
+        {"monitoring": [{"ipBlock": {"cidr": "::ffff:10.0.0.0/104"}}]},
         {"monitoring": []},
         {"monitoring": [{"ipBlock": {}}]},
         {"to": []},
