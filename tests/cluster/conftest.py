@@ -13,6 +13,8 @@ from llamacluster.controller.operator import Options, run
 from tests.build import IMAGE
 from tests.conftest import fresh_namespace
 from tests.kind.cluster import Cluster
+from tests.kind.command import succeeds
+from tests.kind.faults import wait_until
 from tests.kind.host import REPOSITORY
 from tests.kind.product import uninstall_operator
 
@@ -23,10 +25,9 @@ def api_server(kind_cluster: Cluster) -> Cluster:
     kind_cluster.kubectl(
         "apply", "--server-side", "--force-conflicts", "-f", str(REPOSITORY / "crds")
     )
-    kind_cluster.kubectl(
-        *("wait", "--for=condition=Established", "--timeout=30s"),
-        "crd/llamaclusters.llamacluster.dev",
-    )
+    # Not `kubectl wait`: it fails on a CRD so new that it has no conditions yet.
+    served = kind_cluster.kubectl_command("get", "llamaclusters")
+    wait_until("LlamaClusters are served", lambda: succeeds(served), 60)
     return kind_cluster
 
 

@@ -25,8 +25,8 @@ _METADATA = tuple(
         ),
     )
 )
-# Well-known and local NAT64, SIIT. Of the local one, which a network divides as it likes, the longest
-# prefix is taken: the address is in the last 32 bits.
+# NAT64 (well-known and local) and SIIT. Of the local one, which a network divides as it likes, the
+# longest prefix is taken: the address is in the last 32 bits.
 _TRANSLATED = tuple(
     map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96"))
 )
