@@ -375,6 +375,16 @@ REFUSED: dict[str, tuple[Manifest, str, str]] = {
         workers(metadata={"labels": {"leaderworkerset.sigs.k8s.io/worker-index": "0"}}),
         *("spec.workers.metadata.labels", "keys under llamacluster.dev/"),
     ),
+    **{
+        f"the annotation {key}": (
+            {"leader": {"metadata": {"annotations": {key: "x"}}}},
+            *("spec.leader.metadata.annotations", "would take pods out of their confinement"),
+        )
+        for key in (
+            "container.apparmor.security.beta.kubernetes.io/leader",
+            "k8s.v1.cni.cncf.io/networks",
+        )
+    },
     "a queue for nobody": (
         {"server": {"queue": {"maxRequests": 0}}},
         *("spec.server.queue.maxRequests", "greater than or equal to 1"),

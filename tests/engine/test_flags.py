@@ -27,8 +27,8 @@ _LOOKED_AT = """
 --xtc-threshold --typical --repeat-last-n --repeat-penalty --presence-penalty
 --frequency-penalty --dry-multiplier --dry-base --dry-allowed-length --dry-penalty-last-n
 --dry-sequence-breaker --adaptive-target --adaptive-decay --dynatemp-range --dynatemp-exp
---mirostat --mirostat-lr --mirostat-ent --logit-bias --grammar --grammar-file --json-schema
---json-schema-file --backend-sampling --spec-draft-threads --spec-draft-threads-batch
+--mirostat --mirostat-lr --mirostat-ent --logit-bias --grammar --json-schema
+--backend-sampling --spec-draft-threads --spec-draft-threads-batch
 --spec-draft-cpu-mask --spec-draft-cpu-range --spec-draft-cpu-strict --spec-draft-prio
 --spec-draft-poll --spec-draft-cpu-mask-batch --spec-draft-cpu-strict-batch
 --spec-draft-prio-batch --spec-draft-poll-batch --spec-draft-n-max --spec-draft-n-min
@@ -39,15 +39,15 @@ _LOOKED_AT = """
 --spec-ngram-map-k-size-n --spec-ngram-map-k-size-m --spec-ngram-map-k-min-hits
 --spec-ngram-map-k4v-size-n --spec-ngram-map-k4v-size-m --spec-ngram-map-k4v-min-hits --draft
 --draft-min --spec-ngram-size-n --spec-ngram-size-m --spec-ngram-min-hits --spec-default
---lookup-cache-static --lookup-cache-dynamic --ctx-checkpoints --checkpoint-min-step
+--ctx-checkpoints --checkpoint-min-step
 --kv-unified --cache-idle-slots --context-shift --reverse-prompt --special --warmup
 --spm-infill --pooling --cont-batching --mmproj-auto --mmproj-offload
 --image-min-tokens --image-max-tokens --mtmd-batch-max-tokens --video-fps
 --video-timestamp-interval --tags --embd-normalize --cors-origins --cors-methods --cors-headers
---cors-credentials --ui-config --ui-config-file --ui --rerank --chat-template-kwargs --timeout
+--cors-credentials --ui-config --ui --rerank --chat-template-kwargs --timeout
 --sse-ping-interval --cache-prompt --cache-reuse --slots --jinja --reasoning-format --reasoning
 --reasoning-effort --reasoning-budget --reasoning-budget-message --reasoning-preserve
---chat-template-file --skip-chat-parsing --prefill-assistant --slot-prompt-similarity
+--skip-chat-parsing --prefill-assistant --slot-prompt-similarity
 """
 HARMLESS = frozenset(_LOOKED_AT.split())
 

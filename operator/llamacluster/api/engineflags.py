@@ -52,6 +52,10 @@ _REFUSED: dict[str, tuple[str, ...]] = {
         *("--agent", "-ag", "--no-agent", "-no-ag", "--ui-mcp-proxy", "--no-ui-mcp-proxy"),
         *("--webui-mcp-proxy", "--no-webui-mcp-proxy", "--video-ffmpeg-dir", "--props"),
         *("--path", "--media-path", "--slot-save-path", "--log-prompts-dir"),
+        # Files of the leader's container, its secrets among them, which clients could ask back.
+        *("--chat-template-file", "--grammar-file", "--json-schema-file", "-jf"),
+        *("--ui-config-file", "--webui-config-file"),
+        *("--lookup-cache-static", "-lcs", "--lookup-cache-dynamic", "-lcd"),
     ),
     "the gate and the agent talk to the engine in their own way": (
         *("--host", "--port", "--reuse-port", "--api-prefix", "--metrics"),

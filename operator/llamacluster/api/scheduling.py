@@ -28,6 +28,17 @@ _BAD_KEY = (
     "before it, as in example.com/team"
 )
 _OPERATORS_KEY = f"keys under {' and '.join(OPERATORS_PREFIXES)} are set by the operators"
+_LOOSENING_PREFIXES = (
+    "container.apparmor.security.beta.kubernetes.io/",
+    "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/",
+    "k8s.v1.cni.cncf.io/",
+)
+_LOOSENING_KEY = (
+    f"keys under {', '.join(_LOOSENING_PREFIXES[:-1])} and {_LOOSENING_PREFIXES[-1]} are refused: "
+    "they would take pods out of their confinement, or give them networks beside the one that "
+    "NetworkPolicies close"
+)
 
 
 def _good_keys(values: dict[str, T]) -> dict[str, T]:
@@ -42,11 +53,20 @@ def _their_own(values: dict[str, T]) -> dict[str, T]:
     return values
 
 
+def _confining(values: dict[str, T]) -> dict[str, T]:
+    if any(key.startswith(_LOOSENING_PREFIXES) for key in values):
+        raise ValueError(_LOOSENING_KEY)
+    return values
+
+
+def _no_key_under(prefixes: tuple[str, ...]) -> str:
+    none = " && ".join(f"!key.startsWith('{one}')" for one in prefixes)
+    return f"self.all(key, {none})"
+
+
 _KEYS = Rule(f"self.all(key, key.matches('{KEY_PATTERN}'))", _BAD_KEY)
-_OWN_KEYS = Rule(
-    "self.all(key, " + " && ".join(f"!key.startsWith('{one}')" for one in OPERATORS_PREFIXES) + ")",
-    _OPERATORS_KEY,
-)
+_OWN_KEYS = Rule(_no_key_under(OPERATORS_PREFIXES), _OPERATORS_KEY)
+_CONFINING_KEYS = Rule(_no_key_under(_LOOSENING_PREFIXES), _LOOSENING_KEY)
 
 Labels = Annotated[
     dict[str, LabelValue],
@@ -63,9 +83,10 @@ OwnLabels = Annotated[
 """Labels for objects of ours."""
 Annotations = Annotated[
     dict[str, str],
-    Field(max_length=64, json_schema_extra=rules(_KEYS, _OWN_KEYS)),
+    Field(max_length=64, json_schema_extra=rules(_KEYS, _OWN_KEYS, _CONFINING_KEYS)),
     AfterValidator(_good_keys),
     AfterValidator(_their_own),
+    AfterValidator(_confining),
 ]
 MAX_INT32 = 2**31 - 1
 _NO_MEMORY = (

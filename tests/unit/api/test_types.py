@@ -39,6 +39,19 @@ def test_any_memory_can_be_planned_with(memory: str | int) -> None:
     assert llama_cluster(workers=limited(memory)).spec.workers.count is None
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "container.apparmor.security.beta.kubernetes.io/leader",
+        "seccomp.security.alpha.kubernetes.io/pod",
+        "k8s.v1.cni.cncf.io/networks",
+    ],
+)
+def test_no_annotation_takes_a_pod_out_of_its_confinement(key: str) -> None:
+    with pytest.raises(ValidationError, match="out of their confinement"):
+        llama_cluster(workers={"count": 1, "metadata": {"annotations": {key: "unconfined"}}})
+
+
 def test_the_status_of_an_operator_without_plans_is_one() -> None:
     assert LlamaClusterStatus.model_validate({"replicas": 1}).plan is None
 
