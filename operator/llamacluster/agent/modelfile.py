@@ -61,19 +61,31 @@ def find_model(
             f"{files.path.name} is one of {header.split_count} files of its model, but"
             f" {len(headers)} were found: name the first NAME-00001-of-0000N.gguf",
         )
-    sent_bytes = None
+    model = None
     with suppress(GgufError):  # a tensor's type is newer than this agent: the engine will judge
         check_whole(files.path.name, header, files.path.stat().st_size)
-        sent_bytes = sum(model_of(headers).layer_bytes)
-    planned = sum(options.layers)
+        model = model_of(headers)
+    planned, bytes_planned = sum(options.layers), options.model_bytes
     if planned != block_count + 1:
-        raise GroupError(
-            Reason.ModelChanged,
+        raise _changed(
             f"{files.path.name} has {block_count} layers and an output layer, but the plan is"
-            f" for {planned}: the file at model.uri is not the one that was planned for; set"
-            " model.sha256 so that it is planned anew",
+            f" for {planned}"
         )
+    if model and bytes_planned and model.bytes != bytes_planned:
+        raise _changed(
+            f"{files.path.name} has {model.bytes} bytes of weights, but the plan is for"
+            f" {bytes_planned}"
+        )
+    sent_bytes = sum(model.layer_bytes) if model else None
     return FoundModel(files, header, sent_bytes)
+
+
+def _changed(how: str) -> GroupError:
+    return GroupError(
+        Reason.ModelChanged,
+        f"{how}: the file at model.uri is not the one that was planned for; set model.sha256 so"
+        " that it is planned anew",
+    )
 
 
 def _obtain(

@@ -6,6 +6,7 @@ import http.client
 import os
 import re
 import ssl
+import stat
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -56,6 +57,10 @@ def local_files(uri: str, claim: Path) -> list[Path]:
     files = [path.with_name(name) for name in shards(path.name)]
     for file in files:
         try:
+            if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited for, for ever
+                raise GroupError(
+                    Reason.ModelNotFound, f"{file} in {where} is no file: correct model.uri"
+                )
             with file.open("rb") as content:
                 content.read(1)
         except FileNotFoundError as error:

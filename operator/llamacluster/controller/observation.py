@@ -18,6 +18,9 @@ from llamacluster.resources.metadata import (
     Manifest,
 )
 
+ASKED_AT_ONCE = 16
+"""Leaders of one LlamaCluster: a thousand that do not answer would take the time of others'."""
+
 
 @dataclass(frozen=True)
 class LostPod:
@@ -71,7 +74,8 @@ async def observe(
     selector = f"{CLUSTER_LABEL}={cluster.metadata.name}"
     pods = await api.list(PODS, cluster.metadata.namespace, selector)
     groups = sorted_into_groups(pods, workers_of(group_set))
-    statuses = await asyncio.gather(*(_leader_status(group, agents) for group in groups))
+    turns = asyncio.Semaphore(ASKED_AT_ONCE)
+    statuses = await asyncio.gather(*(_leader_status(group, agents, turns) for group in groups))
     return Observation(
         group_set=group_set,
         groups={
@@ -113,7 +117,10 @@ def _size(pod: Manifest, otherwise: int) -> int:
         return otherwise
 
 
-async def _leader_status(group: Group, agents: Agents) -> messages.LeaderStatus | None:
+async def _leader_status(
+    group: Group, agents: Agents, turns: asyncio.Semaphore
+) -> messages.LeaderStatus | None:
     if group.leader is None or group.leader.get("status", {}).get("phase") != "Running":
         return None
-    return await agents.leader_status(group.leader)
+    async with turns:
+        return await agents.leader_status(group.leader)

@@ -122,7 +122,10 @@ async def _work(
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(connect(configuration, metrics.asked, may_go_on))
         if options.in_cluster:
-            session = await stack.enter_async_context(aiohttp.ClientSession())
+            # Whoever waits for a free connection runs out of time: how many leaders are asked at
+            # once is bounded where they are asked.
+            everyone = aiohttp.TCPConnector(limit=0)
+            session = await stack.enter_async_context(aiohttp.ClientSession(connector=everyone))
             agents: AgentsByPodAddress | AgentsByApiServer = AgentsByPodAddress(session)
         else:
             agents = AgentsByApiServer(api)

@@ -114,6 +114,7 @@ def _options(cluster: LlamaCluster, plan: Plan) -> LeaderOptions:
         model_uri=spec.model.location,
         credentials_secret=credentials_secret(cluster),
         model_sha256=spec.model.sha256,
+        model_bytes=plan.model.bytes,
         model_name=cluster.metadata.name,
         layers=plan.layers,
         server_port=spec.server.port,

@@ -333,7 +333,8 @@ def test_a_model_in_a_claim_is_used_in_place(places: Places) -> None:
         ("pvc://weights/../x.gguf", "must not hold '..'"),
         ("pvc://weights/%2e%2e/x.gguf", "must not hold '..'"),
         ("pvc://weights/a%00.gguf", "must not hold '..' or %00"),
-        ("file:///tmp", "cannot be read"),
+        ("file:///tmp", "/tmp in the image of the leader is no file"),
+        ("file:///dev/stdin", "is no file"),
         ("ftp://host/x.gguf", "is none of"),
     ],
 )

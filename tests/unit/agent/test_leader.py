@@ -23,6 +23,8 @@ from llamacluster.agent.log import Log
 from llamacluster.agent.source import Web
 from llamacluster.agent.status import FAILURE_SHOWN_SECONDS, GroupStatus
 from llamacluster.agent.workers import worker_hosts
+from llamacluster.planning.gguf import read_header
+from llamacluster.planning.model import model_of
 from llamacluster.planning.reasons import GroupError, Reason
 from tests.model import Shape, write
 from tests.unit.agent.fakes import (
@@ -51,12 +53,21 @@ class Running:
         self.log = StringIO()
         self.thread: Thread | None = None
 
-    def start(self, layers: tuple[int, ...] = (3, 2), extra_args: tuple[str, ...] = ()) -> None:
+    def start(
+        self,
+        layers: tuple[int, ...] = (3, 2),
+        extra_args: tuple[str, ...] = (),
+        model_bytes: int | None = None,
+    ) -> None:
         clock, log, stopping = FastClock(), Log("leader", self.log), Event()
         self.clock = clock
         folder = self.model.parent
         self.leader = Leader(
-            LeaderOptions(f"file://{self.model}", layers, 1024, 2, extra_args=extra_args),
+            LeaderOptions(
+                *(f"file://{self.model}", layers, 1024, 2),
+                extra_args=extra_args,
+                model_bytes=model_bytes,
+            ),
             "x-0.x.ns",
             "llama-server",
             threads=1,
@@ -376,6 +387,25 @@ def test_another_model_than_the_planned_one_is_refused(running: Running) -> None
     running.start(layers=(3, 3))
     message = running.until_reason(Reason.ModelChanged)["message"]
     assert "model.gguf has 4 layers and an output layer, but the plan is for 6" in message
+
+
+def test_a_model_of_another_quantisation_than_the_planned_one_is_refused(
+    running: Running,
+) -> None:
+    weights = bytes_of(running.model)
+    running.start(model_bytes=2 * weights)
+    message = running.until_reason(Reason.ModelChanged)["message"]
+    assert f"has {weights} bytes of weights, but the plan is for {2 * weights}" in message
+
+
+def test_the_planned_model_is_served(running: Running) -> None:
+    running.start(model_bytes=bytes_of(running.model))
+    running.until_formed()
+
+
+def bytes_of(model: Path) -> int:
+    with model.open("rb") as file:
+        return model_of([read_header(file)]).bytes
 
 
 def test_what_the_engines_hold_is_told(running: Running) -> None:

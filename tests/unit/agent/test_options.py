@@ -36,6 +36,7 @@ numbers = st.integers(1, 1 << 31)
         cache_type_v=texts,
         server_port=st.integers(1, 65535),
         model_sha256=st.none() | texts,
+        model_bytes=st.none() | numbers,
         model_name=st.none() | texts,
         threads=st.none() | numbers,
         embeddings=st.booleans(),

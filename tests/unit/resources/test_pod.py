@@ -92,6 +92,7 @@ def test_the_agent_gets_the_words_that_the_user_wrote(
         model_uri=cluster.spec.model.location,
         credentials_secret=credentials_secret(cluster),
         model_sha256=cluster.spec.model.sha256,
+        model_bytes=PLAN.model.bytes,
         model_name="x",
         layers=PLAN.layers,
         context_size=inference.context_size,

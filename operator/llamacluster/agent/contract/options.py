@@ -59,6 +59,8 @@ class LeaderOptions:
     model_sha256: str | None = None
     """64 hex digits. For a split model: of all its files, one after the other, as in
     `cat NAME-*.gguf | sha256sum`."""
+    model_bytes: int | None = None
+    """Of all its tensors, as planned for; None: whatever they are."""
     model_name: str | None = None
     """The name that the API lists; None: the file's name."""
     threads: int | None = None
@@ -211,6 +213,7 @@ def leader_args(options: LeaderOptions) -> list[str]:
                 "model-uri": options.model_uri,
                 "credentials-secret": options.credentials_secret,
                 "model-sha256": options.model_sha256,
+                "model-bytes": options.model_bytes,
                 "model-name": options.model_name,
                 "layers": ",".join(map(str, options.layers)),
                 "server-port": options.server_port,
@@ -316,6 +319,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     leader.add_argument("--model-sha256")
+    leader.add_argument("--model-bytes", type=_positive, help="of its tensors, as planned for")
     leader.add_argument("--model-name")
     leader.add_argument(
         "--layers", type=_layers, metavar="N,N,...", required=True, help="of each worker"
