@@ -12,6 +12,7 @@ import yaml
 
 from tests.e2e.live import TINY, Json, Live, secret, tiny
 from tests.engine.secret import certificate
+from tests.kind.images import BuiltImages
 from tests.kind.product import EXAMPLES
 
 pytestmark = pytest.mark.e2e
@@ -112,6 +113,16 @@ def test_a_wrong_image_is_named_and_heals(wrong: dict[str, Live]) -> None:
     live.kubectl("patch", "llc", live.name, "--type=json", "-p", REMOVE_IMAGE)
     live.wait_until_ready()
     assert live.condition("Degraded")["status"] == "False"
+
+
+def test_an_image_that_is_no_engines_is_known_by_its_last_words(
+    published: Live, images: BuiltImages
+) -> None:
+    live = replace(published, name="not-an-engine")
+    live.apply(tiny(image=images.operator))
+    found = live.wait_for("Planned", "False", "ContainerFailed")
+    assert "ended with exit code 2: llamacluster-operator: error: " in found["message"]
+    live.kubectl("delete", "llc", live.name)
 
 
 def test_a_wrong_sha256_is_named_and_heals_with_the_right_one(wrong: dict[str, Live]) -> None:

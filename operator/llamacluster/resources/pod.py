@@ -132,6 +132,8 @@ def engine_container(
             "capabilities": {"drop": ["ALL"]},
         },
         "volumeMounts": [{"name": scratch, "mountPath": SCRATCH_DIR}, *mounts],
+        # The status says them of a container that ends again and again.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if cluster.spec.image_pull_policy:
         container["imagePullPolicy"] = cluster.spec.image_pull_policy.value
