@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.faults import KINDS, Kind, Target
+from tests.chaos.laws import first_law
 from tests.chaos.stage import (
     put_controllers_on_control_plane,
     serve_model,
@@ -87,7 +88,8 @@ def run(
         time.sleep(max(PAUSE_SECONDS, began + every - time.monotonic()))
     done = sum(answer.outcome == "done" for answer in witness.answers)
     print(f"{len(outcomes)} faults, {done} answers as the oracle's")
-    return [f"{o.name}: {broken}" for o in outcomes for broken in o.broken]
+    late = first_law(witness.unjudged())
+    return [*(f"{o.name}: {broken}" for o in outcomes for broken in o.broken), *late]
 
 
 def save_logs(witness: Witness) -> Path:

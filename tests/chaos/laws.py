@@ -48,12 +48,13 @@ def first_law(answers: Iterable[Answer]) -> list[str]:
 
 
 def second_law(
-    answers: Iterable[Answer], ready: Sequence[Span], now: float, most: float
+    answers: Iterable[Answer], ready: Sequence[Span], during: Span, most: float
 ) -> list[str]:
     """The times without a token through which the group was Ready for longer than `most`."""
-    tokens = sorted(a.first for a in answers if a.kind == "probe" and a.first is not None)
+    firsts = (answer.first for answer in answers if answer.kind == "probe")
+    tokens = sorted(first for first in firsts if first is not None and first >= during.began)
     broken = []
-    for silence in (Span(*ends) for ends in pairwise([*tokens, now])):
+    for silence in (Span(*ends) for ends in pairwise([during.began, *tokens, during.ended])):
         longest = max((span.shared_with(silence) for span in ready), default=0.0)
         if longest > most:
             broken.append(

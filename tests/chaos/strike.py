@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tests.chaos import bounds
 from tests.chaos.faults import Fault, Kind, Target
-from tests.chaos.laws import first_law, second_law, third_law
+from tests.chaos.laws import Span, first_law, second_law, third_law
 from tests.chaos.witness import Witness
 from tests.kind.faults import wait_until
 
@@ -51,8 +51,9 @@ def strike(target: Target, kind: Kind, witness: Witness, patience: float = 1.0) 
     most = bounds.RECOVERED_SECONDS + outcome.load + kind.more + witness.held_seconds(began)
     outcome.broken += third_law(kind.name, outcome.recovered, patience * most)
     answers = [answer for answer in witness.answers if answer.ended >= began]
-    outcome.broken += first_law(answers)
-    outcome.broken += second_law(answers, witness.ready(), time.time(), patience * kind.noticed)
+    outcome.broken += first_law(witness.unjudged())
+    during = Span(began, time.time())
+    outcome.broken += second_law(answers, witness.ready(), during, patience * kind.noticed)
     for answer in answers:
         outcome.lost += answer.outcome == "lost"
         outcome.refused += answer.outcome == "refused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import json
 import re
@@ -58,6 +59,14 @@ class Witness:
     """One for each change."""
     operator_is_away: bool = False
     """What the LlamaCluster says is of before."""
+    judged: int = 0
+    """So many answers."""
+
+    def unjudged(self) -> list[Answer]:
+        """The answers since the last call: those between two faults count too."""
+        new = self.answers[self.judged :]
+        self.judged += len(new)
+        return new
 
     def is_noticed(self, since: float) -> float | None:
         """When the group first let somebody know, since then, that it does not serve. That may be
@@ -126,14 +135,14 @@ class Witness:
                 return found
         except urllib.error.HTTPError as error:
             return {} if error.code == 404 else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             return None
 
 
 def _leader_is_ready(pods: dict[str, Any] | None, name: str) -> bool | None:
     if pods is None:
         return None
-    return any(pod["metadata"]["name"] == name and _is_ready(pod) for pod in pods["items"])
+    return any(pod["metadata"]["name"] == name and _is_ready(pod) for pod in pods.get("items", []))
 
 
 def _is_held(pods: dict[str, Any] | None) -> bool:

@@ -96,7 +96,9 @@ def test_what_a_process_has_read_is_as_the_kernel_counts_it() -> None:
 
 
 def test_stop_is_gentle_first_and_then_certain() -> None:
-    deaf = "import signal; signal.signal(15, signal.SIG_IGN); print('on'); signal.pause()"
+    deaf = (
+        "import signal; signal.signal(15, signal.SIG_IGN); print('on', flush=True); signal.pause()"
+    )
     ready = Event()
     child = Launcher().start([sys.executable, "-c", deaf], lambda _: ready.set(), lambda: None)
     assert ready.wait(20)

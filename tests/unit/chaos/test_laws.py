@@ -17,31 +17,38 @@ def test_only_a_completed_answer_can_be_wrong() -> None:
 
 
 def test_a_ready_group_that_gives_tokens_breaks_nothing() -> None:
-    assert not second_law([answer(at) for at in range(0, 100, 10)], [Span(0, 100)], 95, 15)
+    assert not second_law([answer(at) for at in range(0, 100, 10)], [Span(0, 100)], Span(0, 95), 15)
 
 
 def test_ready_without_a_token_for_too_long_breaks_the_second_law() -> None:
-    [told] = second_law([answer(10), answer(30)], [Span(0, 100)], 31, 15)
+    [told] = second_law([answer(10), answer(30)], [Span(0, 100)], Span(0, 31), 15)
     assert told.startswith("law 2: Ready for 20.0 s without a token")
 
 
 def test_tokens_of_other_clients_are_no_answer_to_the_probe() -> None:
     answers = [answer(10), answer(20, kind="stream"), answer(30)]
-    assert second_law(answers, [Span(0, 100)], 31, 15)
+    assert second_law(answers, [Span(0, 100)], Span(0, 31), 15)
 
 
 def test_a_silence_that_goes_on_counts_up_to_now() -> None:
-    assert second_law([answer(10), answer(20, "lost", token=False)], [Span(0, 100)], 30, 15)
+    assert second_law(
+        [answer(10), answer(20, "lost", token=False)], [Span(0, 100)], Span(0, 30), 15
+    )
+
+
+def test_a_silence_that_begins_with_the_fault_counts() -> None:
+    assert second_law([answer(5), answer(60)], [Span(0, 100)], Span(10, 61), 15)
+    assert second_law([answer(60, "lost", token=False)], [Span(0, 100)], Span(0, 100), 15)
 
 
 def test_silence_of_a_group_that_is_not_ready_breaks_nothing() -> None:
     ready = [Span(0, 12), Span(60, 100)]
-    assert not second_law([answer(10), answer(61)], ready, 62, 15)
+    assert not second_law([answer(10), answer(61)], ready, Span(0, 62), 15)
 
 
 def test_two_short_times_of_being_ready_are_not_one_long() -> None:
     ready = [Span(0, 20), Span(40, 60)]
-    assert not second_law([answer(10), answer(52)], ready, 53, 15)
+    assert not second_law([answer(10), answer(52)], ready, Span(0, 53), 15)
 
 
 def test_the_third_law_names_the_fault_and_the_time() -> None:
