@@ -50,6 +50,7 @@ class Loss(Enum):
     """How sure it is that a pod will not come back."""
 
     PERHAPS = "its node is away, but not for long enough"
+    KEPT = "its node is away for long enough, and Kubernetes does not delete it"
     SURE = "it may be deleted for good"
     UNKNOWN = "only a person can tell"
 
@@ -149,8 +150,9 @@ def judge(pod: Manifest, node: Node, seconds: int, now: datetime) -> Verdict | N
     # The kubelet of a node that is not ready may be at work, and ends the pod in its time; that of
     # an unreachable one has not even heard of it.
     sure = deleted and away.total_seconds() >= seconds and (unreachable or overdue > timedelta())
+    kept = not deleted and away.total_seconds() >= seconds + OVERDUE_SECONDS
     return Verdict(
-        Loss.SURE if sure else Loss.PERHAPS,
+        Loss.SURE if sure else Loss.KEPT if kept else Loss.PERHAPS,
         f"node {name} is {'unreachable' if unreachable else 'not ready'} since "
         f"{ready['lastTransitionTime']}",
     )
@@ -167,6 +169,13 @@ async def _fate(
         case Loss.PERHAPS:
             seconds = cluster.spec.recovery.lost_node_seconds
             return LostPod(pod, f"{lead}; the pod is replaced if that lasts for {seconds} s")
+        case Loss.KEPT:
+            return LostPod(
+                pod,
+                f"{lead}, and its own tolerations keep it there: `kubectl delete pod {name} -n "
+                f"{cluster.metadata.namespace} --wait=false` has it replaced",
+                stays=True,
+            )
         case Loss.UNKNOWN:
             return LostPod(pod, f"{lead}: if it is, {forced}", stays=True)
     claim = await _mounted_once(pod, api) if pod is group.leader else None

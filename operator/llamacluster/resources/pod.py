@@ -166,7 +166,8 @@ def _resources(settings: PodSettings, memory: str) -> Manifest:
 
 def _tolerations(settings: PodSettings, lost_node_seconds: int) -> list[Manifest]:
     """The user's, and for how long a pod stays on a node that is lost: Kubernetes' own default is
-    300 s, through which a group that lacks one pod serves nobody."""
+    300 s, through which a group that lacks one pod serves nobody. One of every taint is for pools
+    of nodes, not to wait for a lost one for ever; of two that match, the shorter time counts."""
     theirs = settings.tolerations or []
     ours = [
         {
@@ -176,9 +177,7 @@ def _tolerations(settings: PodSettings, lost_node_seconds: int) -> list[Manifest
             "tolerationSeconds": lost_node_seconds,
         }
         for key in LOST_NODE_TAINTS
-        if not any(
-            t.key in (key, None) and t.effect in (TaintEffect.NO_EXECUTE, None) for t in theirs
-        )
+        if not any(t.key == key and t.effect in (TaintEffect.NO_EXECUTE, None) for t in theirs)
     ]
     return [*map(as_manifest, theirs), *ours]
 

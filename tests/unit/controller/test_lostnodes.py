@@ -47,6 +47,7 @@ def on_node(
         (node("True"), 1000, None),
         (node("Unknown", TOLERATED - 1), 10, Loss.PERHAPS),
         (node("Unknown", TOLERATED), None, Loss.PERHAPS),
+        (node("Unknown", TOLERATED + OVERDUE_SECONDS), None, Loss.KEPT),
         (node("Unknown", TOLERATED), -20, Loss.SURE),  # nobody there hears of a grace period
         (node("False", TOLERATED - 1), 10, Loss.PERHAPS),
         (node("False", TOLERATED), -20, Loss.PERHAPS),  # a kubelet there may be ending it
@@ -55,8 +56,8 @@ def on_node(
         ({"metadata": {}, "status": {"conditions": []}}, 1000, None),
     ],
     ids=[
-        *("ready", "slow", "not yet deleted", "unreachable", "not ready for a moment"),
-        *("not ready, ends", "not ready", "gone", "just made"),
+        *("ready", "slow", "not yet deleted", "kept there", "unreachable"),
+        *("not ready for a moment", "not ready, ends", "not ready", "gone", "just made"),
     ],
 )
 def test_a_pod_is_lost_when_its_node_is_away_for_long_enough(
@@ -114,6 +115,15 @@ async def test_a_slow_node_is_given_its_time_and_told_of_once(world: World) -> N
     world.now += timedelta(seconds=8)
     await world.reconcile()
     assert not there(world, "x-group-0-1")
+
+
+async def test_a_pod_whose_own_tolerations_keep_it_there_waits_for_a_person(world: World) -> None:
+    world.pods(on_node(0, ready=False), on_node(1, ready=False), on_node(2, ready=True))
+    world.api.put(NODES, node("Unknown", 600))
+    await world.reconcile()
+    assert there(world, "x-group-0-1")
+    assert "own tolerations keep it there: `kubectl delete pod" in world.condition().message
+    assert world.condition("Degraded").status == "True"
 
 
 async def test_the_time_is_the_users() -> None:

@@ -34,6 +34,7 @@ from tests.unit.resources.build import arguments, clusters
 from tests.unit.resources.restricted import violations
 
 PLAN = a_plan()
+LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 Builder = Callable[[LlamaCluster, str, Plan], Manifest]
 BOTH = pytest.mark.parametrize(("role", "build"), [("leader", leader_pod), ("worker", worker_pod)])
 OURS = {
@@ -226,7 +227,7 @@ def test_the_users_spread_constraints_replace_ours(role: str, build: Builder) ->
 def test_scheduling_and_resources_are_as_the_user_wrote_them(role: str, build: Builder) -> None:
     scheduling: Manifest = {
         "nodeSelector": {"disk": "fast"},
-        "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
+        "tolerations": [{"key": key, "operator": "Exists", "effect": "NoExecute"} for key in LOST],
         "affinity": {
             "nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {
@@ -358,9 +359,6 @@ def test_all_containers_of_all_pods_are_restricted_and_limited(cluster: LlamaClu
             assert writable <= {SCRATCH_DIR, MODEL_DIR, GATE_DIR}
 
 
-LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
-
-
 @pytest.mark.parametrize(
     ("theirs", "keys"),
     [
@@ -372,7 +370,7 @@ LOST = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
             LOST[1:],
         ),
         ([{"key": LOST[1], "operator": "Exists", "effect": "NoExecute"}], LOST[:1]),
-        ([{"operator": "Exists"}], ()),
+        ([{"operator": "Exists"}], LOST),
     ],
 )
 def test_a_lost_node_is_tolerated_for_a_while_unless_the_user_says_otherwise(
