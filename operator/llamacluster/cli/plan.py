@@ -25,7 +25,7 @@ from llamacluster.cli import ENGINE_IMAGE_ENV, connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.engines import NoEngine, plan_on_path
 from llamacluster.cli.header import header_at, header_of
-from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
+from llamacluster.cli.manifest import MAX_BYTES, NOT_NAMED, BadManifest, read_manifest
 from llamacluster.cli.output import Output, formatted, output_option
 from llamacluster.cli.table import print_plan
 from llamacluster.cli.terminal import BadInput, Failed, err, out, printable, say
@@ -192,14 +192,14 @@ def _credentials(cluster: LlamaCluster, place: Place | None) -> Credentials:
             " you say --credentials; the header can also be in a file: --model FILE",
         )
     own = cluster.metadata.namespace
-    if own and place.namespace not in (None, own):
+    if own != NOT_NAMED and place.namespace not in (None, own):
         raise BadInput(f"{cluster.metadata.name} is of namespace {own}, not {place.namespace}")
     data: dict[str, bytes] = {}
 
     async def act(api: KubeApi, namespace: str) -> None:
         from llamacluster.controller.kubeapi import SECRETS
 
-        namespace = cluster.metadata.namespace or namespace
+        namespace = namespace if own == NOT_NAMED else own
         host = urlsplit(cluster.spec.model.location).netloc
         say("note", f"shows Secret {namespace}/{secret} to {host}", "dim")
         found = await api.get(SECRETS, namespace, secret, connection.ANSWER_SECONDS)

@@ -330,6 +330,25 @@ def test_a_manifest_of_another_namespace_is_refused() -> None:
     assert "is of namespace prod, not sandbox" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("own", "args", "namespace"),
+    [
+        ({"namespace": "prod"}, [], "prod"),
+        ({"namespace": "prod"}, ["-n", "prod"], "prod"),
+        ({}, ["-n", "sandbox"], "sandbox"),
+        ({}, [], "ns"),  # the context's
+    ],
+)
+def test_the_secret_is_looked_for_where_kubectl_would_apply_the_manifest(
+    tmp_path: Path, own: dict[str, str], args: list[str], namespace: str
+) -> None:
+    model = {"uri": "https://127.0.0.1:9/m.gguf", "credentialsSecret": {"name": "hub"}}
+    made = manifest(model=model) | {"metadata": {"name": "x", **own}}
+    with saying(tmp_path, 403, "{}") as kubeconfig:
+        result = run(f"--kubeconfig={kubeconfig}", "--credentials", *args, objects=[made])
+    assert result.stderr.startswith(f"note: shows Secret {namespace}/hub to 127.0.0.1:9\n")
+
+
 def test_a_strangers_manifest_gets_no_secret_sent_to_his_server() -> None:
     model = {"uri": "https://127.0.0.1:9/m.gguf", "credentialsSecret": {"name": "hub"}}
     result = run("--kubeconfig=/dev/null", objects=[manifest(model=model)])
