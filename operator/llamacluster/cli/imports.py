@@ -65,7 +65,7 @@ class Imported:
     type=click.Choice([Output.YAML, Output.JSON], case_sensitive=False),
     default=Output.YAML,
     show_default="yaml",
-    help="Format of the LlamaClusters; a list of them in JSON.",
+    help="Format of the LlamaClusters; several of them are a List in JSON.",
 )
 def import_(file: str, output: Output) -> None:
     """Make LlamaClusters of the llama-servers in FILE.
@@ -104,7 +104,8 @@ def import_(file: str, output: Output) -> None:
             say("to do", called + task, "bold yellow")
     if output is Output.JSON:
         manifests = [each.manifest for each in found]
-        click.echo(formatted(manifests[0] if len(found) == 1 else manifests, output))
+        several = {"apiVersion": "v1", "kind": "List", "items": manifests}
+        click.echo(formatted(manifests[0] if len(found) == 1 else several, output))
     else:
         click.echo("\n---\n".join(formatted(each.manifest, output) for each in found))
     if wrong:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamacluster.cli.imports import UNKNOWN_URI, Imported, imported
-from llamacluster.cli.manifest import problems
+from llamacluster.cli.manifest import problems, read_manifest
 from llamacluster.cli.plugin import plugin
 from tests.build import Manifest
 
@@ -427,6 +427,12 @@ def test_it_prints_a_manifest_and_tells_the_rest_on_standard_error() -> None:
     assert (
         json.loads(run(yaml.safe_dump(DEPLOYMENT), "-o", "json").stdout)["kind"] == "LlamaCluster"
     )
+
+
+def test_several_in_json_are_one_list_that_kubectl_takes() -> None:
+    done = run(yaml.safe_dump_all([DEPLOYMENT, yaml.safe_load(LWS)]), "-o", "json")
+    assert json.loads(done.stdout)["kind"] == "List"
+    assert [each.kind for each in read_manifest(done.stdout.encode(), "m")] == ["LlamaCluster"] * 2
 
 
 def test_what_is_to_be_filled_in_is_asked_for() -> None:
