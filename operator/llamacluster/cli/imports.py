@@ -88,12 +88,13 @@ def import_(file: str, output: Output) -> None:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from error
     except BadManifest as error:
         raise BadInput(str(error)) from error
+    servers = f"{', '.join(WORKLOADS[:-1])} or {WORKLOADS[-1]} that runs llama-server"
+    if not documents:
+        raise BadInput(f"{name} is empty: it should hold a {servers}")
     found = imported(documents)
     if not found:
         kinds = ", ".join(sorted({str(each.get("kind", "no kind")) for each in documents}))
-        raise BadInput(
-            f"{name} holds no {', '.join(WORKLOADS)} that runs llama-server, but: {kinds}"
-        )
+        raise BadInput(f"{name} holds no {servers}, but: {kinds}")
     wrong = False
     for each in found:
         called = f"{each.manifest['metadata']['name']}: " if len(found) > 1 else ""

@@ -452,7 +452,8 @@ def test_a_service_in_the_way_is_something_to_do() -> None:
     ("text", "words"),
     [
         ("kind: Service\napiVersion: v1", "that runs llama-server, but: Service"),
-        ("", "that runs llama-server"),
+        ("", "standard input is empty: it should hold a LeaderWorkerSet, Deployment or"),
+        ("---\n", "standard input is empty"),
         ("a: [", "neither YAML nor JSON"),
         (yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "spec": 3}), "runs llama"),
     ],
