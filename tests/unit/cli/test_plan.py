@@ -487,15 +487,31 @@ def test_the_container_is_locked_down_and_its_plan_is_printed_as_it_is(
     assert (asked.workers, asked.worker_memory) == (2, 32 * GIB)
 
 
-def test_an_engine_on_path_that_fails_is_told(
-    header: Path, on_path: Callable[[str, str], None]
+REFUSES = """
+import sys
+sys.exit("version: 0.6.1" if "--version" in sys.argv else "error: unknown model architecture: 'x'")
+"""
+
+
+def test_an_engine_on_path_that_refuses_is_no_last_word(
+    header: Path, tmp_path: Path, on_path: Callable[[str, str], None]
 ) -> None:
-    on_path("llama-server", "import sys; sys.exit('error: unknown model architecture')")
+    on_path("llama-server", REFUSES)
     on_path("rpc-server", LISTENS)
     result = run(f"--model={header}")
     assert result.exit_code == 0
-    assert "note: the engine on PATH cannot say: " in result.stderr
+    assert result.stderr.startswith(
+        f"warning: the engine on PATH ({tmp_path}/bin/llama-server, 0.6.1) refuses:"
+        " the engine says: error: unknown model architecture: 'x'"
+    )
+    assert (
+        "the numbers are by formula, which does not know whether an engine takes the model; ask the"
+        " one that will serve: --engine container --image IMAGE"
+    ) in result.stderr
     assert "by formula" in result.stdout
+    alone = run(f"--model={header}", "--engine=path")
+    assert alone.exit_code == 1
+    assert "unknown model architecture" in alone.stderr
 
 
 LISTENS = """
