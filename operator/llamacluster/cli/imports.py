@@ -139,6 +139,8 @@ class _Workload:
     """Its container."""
     size: int | None = None
     """Pods of a group."""
+    own_service: str | None = None
+    """Name of the Service that LeaderWorkerSet makes for it."""
     worker_pod: Json = field(default_factory=dict)
     worker: Json = field(default_factory=dict)
 
@@ -175,9 +177,17 @@ def _workload(document: Json) -> _Workload | None:
         pod=pod,
         server=server,
         size=size if isinstance(size, int) else None,
+        own_service=_own_service(document),
         worker_pod=worker_pod,
         worker=next((each for each in _containers(worker_pod) if _runs(each, _WORKER)), {}),
     )
+
+
+def _own_service(document: Json) -> str | None:
+    network = _dict(_dict(document.get("spec")).get("networkConfig"))
+    shared = network.get("subdomainPolicy") != "UniquePerReplica"
+    is_set = document["kind"] == "LeaderWorkerSet"
+    return _text(_dict(document.get("metadata")).get("name")) if is_set and shared else None
 
 
 class _Importer:
@@ -486,6 +496,11 @@ class _Importer:
 
     def _services(self, name: str) -> None:
         """What stands in FILE for the Service that the operator makes, which has this name."""
+        if self._from.own_service == name:
+            self._to_do.append(
+                f"Service {name}, which LeaderWorkerSet {name} has, is in the way of the operator's"
+                " own: delete the LeaderWorkerSet, or give the LlamaCluster another name"
+            )
         port = _dict(self._spec.get("server")).get("port", DEFAULT_SERVER_PORT)
         for service in self._services_beside:
             metadata, spec = _dict(service.get("metadata")), _dict(service.get("spec"))

@@ -410,6 +410,17 @@ def test_a_service_of_a_leaderworkerset_is_known_by_its_labels() -> None:
     assert "Service front (ClusterIP, port 8080) is left out" in "\n".join(only(front, made).notes)
 
 
+def test_the_service_that_a_leaderworkerset_brings_is_in_the_way_too() -> None:
+    made = yaml.safe_load(LWS)
+    made["metadata"]["name"] = "chat"
+    assert only(made).to_do == [
+        "Service chat, which LeaderWorkerSet chat has, is in the way of the operator's own: delete"
+        " the LeaderWorkerSet, or give the LlamaCluster another name"
+    ]
+    made["spec"]["networkConfig"] = {"subdomainPolicy": "UniquePerReplica"}
+    assert only(made).to_do == []
+
+
 def test_rpc_servers_are_no_servers() -> None:
     assert imported([deployment(command=["/app/ggml-rpc-server"])]) == []
 
