@@ -23,11 +23,15 @@ class NoEngine(Exception):
     """The engine cannot be asked this way. The message says why."""
 
 
+class Refused(NoEngine):
+    """It was asked, and has no plan for this model and these settings. Another build may have."""
+
+
 def plan_on_path(model: Model, copy: Path, options: PlanOptions) -> Plan:
     """The plan by the word of the engine on PATH; `copy` is a file with the model's header.
 
-    Raises NoEngine if there is none or it cannot say, for another build of it may, and GroupError
-    if there can be no plan.
+    Raises NoEngine if there is none, Refused if it makes no plan, and GroupError if there can be
+    none.
     """
     try:
         server, rpc = engine.server_program(), engine.rpc_program()
@@ -35,12 +39,15 @@ def plan_on_path(model: Model, copy: Path, options: PlanOptions) -> Plan:
         needed = f"{engine.SERVER} and {engine.RPC_SERVERS[0]}"
         raise NoEngine(f"{needed} are not both on PATH") from error
     launcher = _Launcher()
+    version: str | None = None
     try:
+        version = engine.version(server)
         with EngineAccountant(server, rpc, copy, model, launcher) as accountant:
-            return plan_with(model, accountant, options, engine.version(server))
+            return plan_with(model, accountant, options, version)
     except GroupError as error:
         if error.reason in _OF_THE_ENGINE:
-            raise NoEngine(f"the engine on PATH cannot say: {error.message}") from error
+            build = f"{server}{f', {version}' if version else ''}"
+            raise Refused(f"the engine on PATH ({build}) refuses: {error.message}") from error
         raise
     except OSError as error:
         raise NoEngine(f"the engine on PATH does not start: {error}") from error

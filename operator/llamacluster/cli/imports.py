@@ -15,10 +15,12 @@ from llamacluster.agent.credentials import TOKEN
 from llamacluster.api import API_VERSION, KIND
 from llamacluster.api.engineflags import REFUSED_FLAGS
 from llamacluster.api.llamacluster import MAX_NAME_LENGTH
+from llamacluster.api.spec import ServiceType
 from llamacluster.cli import serverflags
 from llamacluster.cli.manifest import MAX_BYTES, BadManifest, objects_of, problems
 from llamacluster.cli.output import Output, formatted
 from llamacluster.cli.terminal import BadInput, say
+from llamacluster.resources.metadata import LWS_WORKER_INDEX_LABEL
 
 Json = dict[str, Any]
 WORKLOADS = ("LeaderWorkerSet", "Deployment", "StatefulSet")
@@ -31,6 +33,7 @@ _WORKER = re.compile(r"rpc-server|llamacpp-worker|llama\.cpp|llamacpp|llama-cpp"
 _URL = re.compile(r"https?://[^\s\"'|;&]+\.gguf\b")
 _WITH_TOKEN = ("hf://", "https://huggingface.co/", UNKNOWN_URI)
 _CARRIED = ("nodeSelector", "tolerations", "affinity", "priorityClassName")
+_LWS_NAME_LABEL = "leaderworkerset.sigs.k8s.io/name"
 _INTEGERS = {
     "batch-size": "batchSize",
     "ubatch-size": "ubatchSize",
@@ -45,10 +48,11 @@ _LAYOUT = ("-ngl", "--n-gpu-layers", "--gpu-layers", "-ts", "--tensor-split", "-
 
 @dataclass
 class Imported:
-    """A LlamaCluster, and what its reader has to know."""
+    """A LlamaCluster, what its reader has to know, and what he has to do."""
 
     manifest: Json
     notes: list[str] = field(default_factory=list)
+    to_do: list[str] = field(default_factory=list)
 
 
 @click.command("import")
@@ -61,20 +65,19 @@ class Imported:
     type=click.Choice([Output.YAML, Output.JSON], case_sensitive=False),
     default=Output.YAML,
     show_default="yaml",
-    help="Format of the LlamaClusters; a list of them in JSON.",
+    help="Format of the LlamaClusters; several of them are a List in JSON.",
 )
 def import_(file: str, output: Output) -> None:
     """Make LlamaClusters of the llama-servers in FILE.
 
     Takes LeaderWorkerSets, such as LeaderWorkerSet's own example for llama.cpp, Deployments and
     StatefulSets; - is standard input. Prints manifests and makes nothing in a cluster. What is left
-    out, and what is to be filled in, is told on standard error: read it before you apply the
-    result.
+    out, and what is left to do, is told on standard error: read it before you apply the result.
 
     \b
     Exit codes:
-      0  printed, and nothing is to be filled in
-      1  printed, and something is: see the warnings
+      0  printed, and nothing is left to do
+      1  printed, and something is: see the lines that begin with "to do"
       2  FILE holds no llama-server, or cannot be read
     """
     name = "standard input" if file == "-" else file
@@ -85,26 +88,25 @@ def import_(file: str, output: Output) -> None:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from error
     except BadManifest as error:
         raise BadInput(str(error)) from error
+    servers = f"{', '.join(WORKLOADS[:-1])} or {WORKLOADS[-1]} that runs llama-server"
+    if not documents:
+        raise BadInput(f"{name} is empty: it should hold a {servers}")
     found = imported(documents)
     if not found:
         kinds = ", ".join(sorted({str(each.get("kind", "no kind")) for each in documents}))
-        raise BadInput(
-            f"{name} holds no {', '.join(WORKLOADS)} that runs llama-server, but: {kinds}"
-        )
+        raise BadInput(f"{name} holds no {servers}, but: {kinds}")
     wrong = False
     for each in found:
         called = f"{each.manifest['metadata']['name']}: " if len(found) > 1 else ""
         for note in each.notes:
             say("note", called + note, "dim")
-        for problem in problems(each.manifest):
+        for task in (*problems(each.manifest), *each.to_do):
             wrong = True
-            say("to do", called + problem, "bold yellow")
-        if each.manifest["spec"]["model"]["uri"] == UNKNOWN_URI:
-            wrong = True
-            say("to do", f"{called}spec.model.uri: write where the model is", "bold yellow")
+            say("to do", called + task, "bold yellow")
     if output is Output.JSON:
         manifests = [each.manifest for each in found]
-        click.echo(formatted(manifests[0] if len(found) == 1 else manifests, output))
+        several = {"apiVersion": "v1", "kind": "List", "items": manifests}
+        click.echo(formatted(manifests[0] if len(found) == 1 else several, output))
     else:
         click.echo("\n---\n".join(formatted(each.manifest, output) for each in found))
     if wrong:
@@ -113,13 +115,14 @@ def import_(file: str, output: Output) -> None:
 
 def imported(documents: Sequence[Json]) -> list[Imported]:
     """A LlamaCluster for each object that runs llama-server."""
+    services = [each for each in documents if each.get("kind") == "Service"]
     found: list[Imported] = []
     for document in documents:
         if document.get("kind") not in WORKLOADS:
             continue
         workload = _workload(document)
         if workload:
-            found.append(_Importer(workload).result())
+            found.append(_Importer(workload, services).result())
     return found
 
 
@@ -128,12 +131,16 @@ class _Workload:
     name: str
     namespace: str | None
     replicas: int | None
+    labels: Json
+    """Of the server's pods."""
     pod: Json
     """Spec of the server's pods."""
     server: Json
     """Its container."""
     size: int | None = None
     """Pods of a group."""
+    own_service: str | None = None
+    """Name of the Service that LeaderWorkerSet makes for it."""
     worker_pod: Json = field(default_factory=dict)
     worker: Json = field(default_factory=dict)
 
@@ -143,10 +150,14 @@ def _workload(document: Json) -> _Workload | None:
     metadata = _dict(document.get("metadata"))
     group = _dict(spec.get("leaderWorkerTemplate"))
     worker_pod = _pod(group.get("workerTemplate"))
+    name = str(metadata.get("name", "imported"))
     if document["kind"] == "LeaderWorkerSet":
-        pod = _pod(group.get("leaderTemplate")) or worker_pod
+        leader, worker = group.get("leaderTemplate"), group.get("workerTemplate")
+        template = leader if _pod(leader) else worker
+        added = {_LWS_NAME_LABEL: name, LWS_WORKER_INDEX_LABEL: "0"}
     else:
-        pod = _pod(spec.get("template"))
+        template, added = spec.get("template"), {}
+    pod = _pod(template)
     server = next(
         (
             each
@@ -159,24 +170,35 @@ def _workload(document: Json) -> _Workload | None:
         return None
     size = group.get("size")
     return _Workload(
-        name=str(metadata.get("name", "imported")),
+        name=name,
         namespace=metadata.get("namespace"),
         replicas=spec.get("replicas"),
+        labels=_dict(_dict(_dict(template).get("metadata")).get("labels")) | added,
         pod=pod,
         server=server,
         size=size if isinstance(size, int) else None,
+        own_service=_own_service(document),
         worker_pod=worker_pod,
         worker=next((each for each in _containers(worker_pod) if _runs(each, _WORKER)), {}),
     )
 
 
+def _own_service(document: Json) -> str | None:
+    network = _dict(_dict(document.get("spec")).get("networkConfig"))
+    shared = network.get("subdomainPolicy") != "UniquePerReplica"
+    is_set = document["kind"] == "LeaderWorkerSet"
+    return _text(_dict(document.get("metadata")).get("name")) if is_set and shared else None
+
+
 class _Importer:
     """One workload on its way to a LlamaCluster."""
 
-    def __init__(self, workload: _Workload) -> None:
+    def __init__(self, workload: _Workload, services: Sequence[Json]) -> None:
         self._from = workload
+        self._services_beside = services
         self._spec: Json = {"model": {"uri": UNKNOWN_URI}, "workers": {}}
         self._notes: list[str] = []
+        self._to_do: list[str] = []
         self._env = {
             str(each.get("name")): str(each["value"])
             for each in _dicts(workload.server.get("env"))
@@ -193,14 +215,22 @@ class _Importer:
         self._leader(meant)
         self._inference(meant, others)
         self._server(meant)
+        self._pull_secrets()
+        name = self._name()
+        self._services(name)
         self._note_the_rest()
-        ordered = ("model", "replicas", "workers", "leader", "inference", "server")
+        ordered = (
+            *("model", "replicas", "workers", "leader", "inference", "server"),
+            "imagePullSecrets",
+        )
         spec = {key: self._spec[key] for key in ordered if key in self._spec}
-        metadata = {"name": self._name()}
+        metadata = {"name": name}
         if self._from.namespace:
             metadata["namespace"] = self._from.namespace
         manifest = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
-        return Imported(manifest, self._notes)
+        if spec["model"]["uri"] == UNKNOWN_URI:
+            self._to_do.append("spec.model.uri: write where the model is")
+        return Imported(manifest, self._notes, self._to_do)
 
     def _name(self) -> str:
         cleaned = re.sub(r"[^a-z0-9-]", "-", self._from.name.lower()).lstrip("-0123456789")
@@ -326,11 +356,13 @@ class _Importer:
         self._put_threads(workers, threads)
 
     def _leader(self, meant: Mapping[str, str | None]) -> None:
-        if not self._from.size:
-            return  # the pod's resources were for the layers, which are the workers' now
         leader: Json = {}
-        self._put_pod(leader, self._from.pod, self._from.server)
-        self._put_threads(leader, meant.get("threads"))
+        if self._from.size:
+            self._put_pod(leader, self._from.pod, self._from.server)
+            self._put_threads(leader, meant.get("threads"))
+        else:
+            # The pod's resources were for the layers, which are the workers' now.
+            self._put_scheduling(leader, self._from.pod)
         if leader:
             self._spec["leader"] = leader
 
@@ -348,6 +380,10 @@ class _Importer:
                     self._notes.append(note)
         if kept:
             settings["resources"] = kept
+        self._put_scheduling(settings, pod)
+
+    @staticmethod
+    def _put_scheduling(settings: Json, pod: Json) -> None:
         settings.update({key: pod[key] for key in _CARRIED if pod.get(key)})
 
     def _put_threads(self, settings: Json, threads: str | None) -> None:
@@ -454,11 +490,53 @@ class _Importer:
         volume = _volume(self._from.pod, mount) if mount else {}
         return _text(_dict(volume.get("secret")).get("secretName"))
 
+    def _pull_secrets(self) -> None:
+        if secrets := self._from.pod.get("imagePullSecrets"):
+            self._spec["imagePullSecrets"] = secrets
+
+    def _services(self, name: str) -> None:
+        """What stands in FILE for the Service that the operator makes, which has this name."""
+        if self._from.own_service == name:
+            self._to_do.append(
+                f"Service {name}, which LeaderWorkerSet {name} has, is in the way of the operator's"
+                " own: delete the LeaderWorkerSet, or give the LlamaCluster another name"
+            )
+        port = _dict(self._spec.get("server")).get("port", DEFAULT_SERVER_PORT)
+        for service in self._services_beside:
+            metadata, spec = _dict(service.get("metadata")), _dict(service.get("spec"))
+            own = self._from.namespace
+            if own and metadata.get("namespace") not in (None, own):
+                continue
+            selector, labels = _dict(spec.get("selector")), self._from.labels
+            leads_here = selector and all(labels.get(k) == v for k, v in selector.items())
+            kind = spec.get("type") or ServiceType.CLUSTER_IP
+            ports = ", ".join(str(each.get("port")) for each in _dicts(spec.get("ports")))
+            if metadata.get("name") == name:
+                self._to_do.append(
+                    f"Service {name} is in the way of the operator's own: delete it, or give the"
+                    " LlamaCluster another name"
+                )
+                if (kind, ports) == (ServiceType.CLUSTER_IP, str(port)):
+                    continue
+            elif not leads_here:
+                continue
+            self._notes.append(
+                f"Service {metadata.get('name')} ({kind}, port {ports}) is left out: the operator"
+                f" makes Service {name} (ClusterIP, port {port}; see server.service and"
+                " server.port)"
+            )
+
     def _note_the_rest(self) -> None:
         image = self._from.server.get("image")
         if image:
             self._notes.append(
                 f"the image {image} is left out: the operator's engine image has the agent in it"
+            )
+        account = self._from.pod.get("serviceAccountName")
+        if account not in (None, "", "default"):
+            self._notes.append(
+                f"the service account {account} is left out: nothing in the pods talks to the"
+                " API server"
             )
         others = [
             str(each.get("name"))

@@ -68,6 +68,8 @@ class LogLine:
     source: str
     """Whose line it is, for people."""
     text: str
+    pod: str
+    container: str
 
 
 Entry = tuple[LogLine, Words]

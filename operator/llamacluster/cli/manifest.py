@@ -19,6 +19,8 @@ from llamacluster.api.llamacluster import LlamaCluster
 MAX_BYTES = 3 << 20
 """The most that an API server takes in one request."""
 MAX_DEPTH = 100
+NOT_NAMED = ""
+"""The namespace of a manifest that names none: which it is, the command line says."""
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MANIFEST = dict[str, Any]
@@ -145,7 +147,7 @@ def _validated(manifest: _MANIFEST) -> LlamaCluster:
     wanted = _without_nulls(wanted, _schema())
     metadata = wanted.get("metadata")
     if isinstance(metadata, dict):
-        wanted["metadata"] = {"namespace": "default", **metadata}
+        wanted["metadata"] = {"namespace": NOT_NAMED, **metadata}
     # As strict as the API server: by JSON, where 3 is no "3", and by the API's names alone.
     text = json.dumps(wanted, default=str)
     return LlamaCluster.model_validate_json(text, strict=True, by_alias=True, by_name=False)

@@ -23,9 +23,9 @@ from llamacluster.agent.source import Web, shown
 from llamacluster.api.llamacluster import LlamaCluster
 from llamacluster.cli import ENGINE_IMAGE_ENV, connection
 from llamacluster.cli.connection import Place
-from llamacluster.cli.engines import NoEngine, plan_on_path
+from llamacluster.cli.engines import NoEngine, Refused, plan_on_path
 from llamacluster.cli.header import header_at, header_of
-from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
+from llamacluster.cli.manifest import MAX_BYTES, NOT_NAMED, BadManifest, read_manifest
 from llamacluster.cli.output import Output, formatted, output_option
 from llamacluster.cli.table import print_plan
 from llamacluster.cli.terminal import BadInput, Failed, err, out, printable, say
@@ -54,7 +54,7 @@ class Planned:
 
     plan: Plan
     where: str
-    passed_over: list[str]
+    passed_over: list[NoEngine]
 
 
 @click.command()
@@ -90,7 +90,8 @@ class Planned:
     default=Engine.AUTO,
     show_default="auto",
     help="Who says the numbers: the engine's programs on PATH, those in a container of the engine "
-    "image, or a formula; auto: the first of them that can.",
+    "image, or a formula; auto: the first of them that can, with a warning where an engine on PATH "
+    "refuses the model and the formula says the numbers.",
 )
 @click.option(
     "--image",
@@ -136,7 +137,7 @@ def plan(
             answers.append({"reason": error.reason.value, "message": error.message})
             continue
         if planned.passed_over:
-            say("note", f"{'; '.join(planned.passed_over)}: {_instead(planned)}", "dim")
+            _tell_passed_over(planned)
         if output is Output.TABLE:
             if answers:
                 click.echo()
@@ -192,14 +193,14 @@ def _credentials(cluster: LlamaCluster, place: Place | None) -> Credentials:
             " you say --credentials; the header can also be in a file: --model FILE",
         )
     own = cluster.metadata.namespace
-    if own and place.namespace not in (None, own):
+    if own != NOT_NAMED and place.namespace not in (None, own):
         raise BadInput(f"{cluster.metadata.name} is of namespace {own}, not {place.namespace}")
     data: dict[str, bytes] = {}
 
     async def act(api: KubeApi, namespace: str) -> None:
         from llamacluster.controller.kubeapi import SECRETS
 
-        namespace = cluster.metadata.namespace or namespace
+        namespace = namespace if own == NOT_NAMED else own
         host = urlsplit(cluster.spec.model.location).netloc
         say("note", f"shows Secret {namespace}/{secret} to {host}", "dim")
         found = await api.get(SECRETS, namespace, secret, connection.ANSWER_SECONDS)
@@ -224,13 +225,13 @@ def _asked(
     tell: Callable[[str], None],
 ) -> Planned:
     """The plan by the best word that can be had: the engine's, else the formula's."""
-    passed_over: list[str] = []
+    passed_over: list[NoEngine] = []
     if engine in (Engine.AUTO, Engine.PATH):
         tell("asking the engine")
         try:
             return Planned(plan_on_path(model, copy, options), "on PATH", passed_over)
         except NoEngine as error:
-            passed_over.append(str(error))
+            passed_over.append(error)
     if engine in (Engine.AUTO, Engine.CONTAINER):
         try:
             # Imported here because it takes half a second.
@@ -244,14 +245,30 @@ def _asked(
                 plan_in_container(image, copy, options, tell), f"in {image}", passed_over
             )
         except NoEngine as error:
-            passed_over.append(str(error))
+            passed_over.append(error)
     if engine in (Engine.PATH, Engine.CONTAINER):
-        raise Failed("; ".join(passed_over))
+        raise Failed(_why(passed_over))
     return Planned(plan_with(model, Formula(model), options, None), "", passed_over)
 
 
-def _instead(planned: Planned) -> str:
-    return f"asked {planned.where}" if planned.where else "the numbers are by formula"
+def _tell_passed_over(planned: Planned) -> None:
+    why = _why(planned.passed_over)
+    if planned.where:
+        say("note", f"{why}: asked {planned.where}", "dim")
+    elif any(isinstance(each, Refused) for each in planned.passed_over):
+        # A model that fits by the formula may be one that no engine loads.
+        say(
+            "warning",
+            f"{why}: the numbers are by formula, which does not know whether an engine takes the"
+            " model; ask the one that will serve: --engine container --image IMAGE",
+            "bold yellow",
+        )
+    else:
+        say("note", f"{why}: the numbers are by formula", "dim")
+
+
+def _why(passed_over: list[NoEngine]) -> str:
+    return "; ".join(map(str, passed_over))
 
 
 def _doing(text: str) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
@@ -24,6 +25,7 @@ from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.duration import Duration
 from llamacluster.cli.logline import Entry, Folder, LogLine, words
+from llamacluster.cli.output import Output
 from llamacluster.cli.terminal import BadInput, Failed, out, printable, say
 from llamacluster.resources.metadata import (
     CLUSTER_LABEL,
@@ -101,6 +103,13 @@ class Source:
 @click.option("--tail", type=click.IntRange(min=0), help="The last lines of each container.")
 @click.option("-p", "--previous", is_flag=True, help="Of each container's run before this one.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Fold nothing.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice([Output.JSON], case_sensitive=False),
+    help="json: an object for each line, in a line of its own, with time, pod, container and text;"
+    " nothing is folded.",
+)
 def logs(
     name: str,
     place: Place,
@@ -112,6 +121,7 @@ def logs(
     tail: int | None,
     previous: bool,
     everything: bool,
+    output: Output | None,
 ) -> None:
     """Print the logs of all pods of the LlamaCluster NAME.
 
@@ -129,8 +139,10 @@ def logs(
         raise BadInput("--previous is of runs that have ended: it goes without --follow")
     wanted = Wanted(group, worker, containers, since, tail, previous)
 
+    page = JsonLines() if output else Page(everything)
+
     async def act(api: KubeApi, namespace: str) -> None:
-        await print_logs(api, namespace, name, wanted, Page(everything), follow=follow)
+        await print_logs(api, namespace, name, wanted, page, follow=follow)
 
     connection.run(place, act)
 
@@ -207,7 +219,7 @@ async def of_source(
                 elif moment <= ends.get(source.identity, -1):
                     continue
                 ends[source.identity] = moment
-                yield LogLine(moment, source.label, text)
+                yield LogLine(moment, source.label, text, source.pod, source.container)
     except ApiError as error:
         if error.status not in (400, 404):
             raise
@@ -353,3 +365,18 @@ class Page:
             (f"{line.source:{self._width}} ", style),
             (printable(said.text.expandtabs(4)), said.style or ("dim" if said.is_noise else "")),
         )
+
+
+class JsonLines(Page):
+    """Prints lines for programs: as they are in the log."""
+
+    def add(self, line: LogLine) -> None:
+        """Print it."""
+        seconds, rest = divmod(line.nanoseconds, 10**9)
+        told = {
+            "time": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09}Z",
+            "pod": line.pod,
+            "container": line.container,
+            "text": line.text,
+        }
+        click.echo(json.dumps(told))

@@ -21,6 +21,7 @@ your own rights: beside reading LlamaClusters, `logs` needs `list` on `pods` and
 `create` on `pods/portforward`, and `upgrade` `patch` on LeaderWorkerSets. `doctor` looks at what
 you may read, and `plan --credentials` needs `get` on the Secret. `plan` without that, and `import`,
 need no cluster. `-n`, `--kubeconfig` and `--context` may stand before the verb as well.
+`-o json` is for programs; `chat`, a conversation, has none: they ask the API itself.
 
 <!-- Made by `make generate` from the commands' own help. -->
 """

@@ -203,7 +203,8 @@ def _groups(
     now: datetime,
     tokens_per_second: Mapping[int, float],
 ) -> Group:
-    table = _table("GROUP", "PHASE", "FOR")
+    # With more between its eight columns, the longest of reasons would be cut off at 80.
+    table = _table("GROUP", "PHASE", "FOR", gap=1)
     headings = ["WORKERS", "RESTARTS", "RECOVERIES", *["TOKENS/S"][: len(tokens_per_second)]]
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -217,7 +218,7 @@ def _groups(
             f"{group.workers_attached}{of}",
             str(group.restarts),
             str(group.recoveries),
-            *([f"{tokens_per_second.get(group.index, 0):.1f}"] if tokens_per_second else []),
+            *([_pace(tokens_per_second.get(group.index))] if tokens_per_second else []),
             printable(group.reason),
         )
     notes = [
@@ -226,6 +227,10 @@ def _groups(
         for note in _notes(group, now)
     ]
     return Group(table, *notes)
+
+
+def _pace(tokens_per_second: float | None) -> str:
+    return "" if tokens_per_second is None else f"{tokens_per_second:.1f}"
 
 
 def _notes(group: GroupStatus, now: datetime) -> Iterator[str]:
@@ -267,8 +272,8 @@ def _memory(pod: PlannedMemory, limit: str) -> tuple[str, ...]:
     return (pod.weights, pod.context, pod.compute, limit, pod.observed or "")
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+def _table(*headings: str, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0))
     for heading in headings:
         table.add_column(heading, no_wrap=True)
     return table

@@ -17,7 +17,7 @@ from llamacluster.cli import connection
 from llamacluster.cli.connection import Place
 from llamacluster.cli.duration import Duration
 from llamacluster.cli.output import Output, formatted, output_option
-from llamacluster.cli.terminal import Failed, err, out, printable
+from llamacluster.cli.terminal import BadInput, Failed, err, out, printable
 from llamacluster.planning.reasons import Reason
 from llamacluster.resources.metadata import UPGRADE_ANNOTATION, group_set_name
 
@@ -89,6 +89,8 @@ def upgrade(
       1  the API server refuses; with --wait: it fails, or takes too long
       2  there is no such LlamaCluster, or an option is wrong
     """
+    if cancel and (dry_run or wait):
+        raise BadInput("--cancel takes the request back: it goes without --dry-run and --wait")
     show = _print if output is Output.TABLE else _nothing
 
     async def act(api: KubeApi, namespace: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llamacluster.cli.imports import UNKNOWN_URI, Imported, imported
-from llamacluster.cli.manifest import problems
+from llamacluster.cli.manifest import problems, read_manifest
 from llamacluster.cli.plugin import plugin
 from tests.build import Manifest
 
@@ -70,13 +70,17 @@ DEPLOYMENT: Manifest = {
 }
 
 
+OF_THE_POD = (
+    *("volumes", "initContainers", "nodeSelector", "tolerations", "affinity"),
+    *("priorityClassName", "imagePullSecrets", "serviceAccountName"),
+)
+
+
 def deployment(*args: str, **container: Any) -> Manifest:
     """DEPLOYMENT with arguments after its own, and other fields of its container and pod."""
     made = copy.deepcopy(DEPLOYMENT)
     pod = made["spec"]["template"]["spec"]
-    pod.update(
-        {key: container.pop(key) for key in ("volumes", "initContainers") if key in container}
-    )
+    pod.update({key: container.pop(key) for key in OF_THE_POD if key in container})
     server = pod["containers"][0]
     server["args"] = [*server["args"], *args]
     server.update(container)
@@ -313,7 +317,7 @@ def test_gpus_and_neighbours_are_left_out_with_a_word() -> None:
 @settings(max_examples=200)
 def test_what_is_out_of_shape_is_no_traceback(data: st.DataObject) -> None:
     made = copy.deepcopy(
-        data.draw(st.sampled_from([deployment("-m", "/m/a"), yaml.safe_load(LWS)]))
+        data.draw(st.sampled_from([service("chat"), deployment("-m", "/m/a"), yaml.safe_load(LWS)]))
     )
     place: Any = made["spec"]
     while True:
@@ -322,8 +326,99 @@ def test_what_is_out_of_shape_is_no_traceback(data: st.DataObject) -> None:
             break
         place = place[key]
     place[key] = data.draw(st.sampled_from([None, 3, "text", [], [3], [None], {}, {"a": 1}]))
-    for found in imported([made]):
+    for found in imported([made, DEPLOYMENT]):
         problems(found.manifest)
+
+
+def test_leader_and_workers_go_to_the_nodes_that_the_server_was_for() -> None:
+    scheduling = {
+        "nodeSelector": {"pool": "big"},
+        "tolerations": [{"key": "pool", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "priorityClassName": "high",
+    }
+    found = spec("-t", "3", **scheduling)
+    # Resources and threads were for the layers, which are the workers'.
+    assert found["leader"] == scheduling
+    assert scheduling.items() <= found["workers"].items()
+
+
+def test_the_secrets_to_pull_images_with_are_kept() -> None:
+    assert spec(imagePullSecrets=[{"name": "hub"}])["imagePullSecrets"] == [{"name": "hub"}]
+
+
+def test_a_service_account_is_left_out_with_a_word() -> None:
+    assert "the service account chatty is left out" in notes(serviceAccountName="chatty")
+    assert "service account" not in notes(serviceAccountName="default")
+
+
+def service(name: str, namespace: str | None = None, **fields: Any) -> Manifest:
+    """A Service that leads to DEPLOYMENT, once that has the label `app: chat`."""
+    metadata = {"name": name} if namespace is None else {"name": name, "namespace": namespace}
+    ports = [{"port": 8080}]
+    fields = {"selector": {"app": "chat"}, "ports": ports, **fields}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": fields}
+
+
+def beside(*services: Manifest) -> Imported:
+    """What becomes of DEPLOYMENT with these in its file."""
+    made = deployment()
+    made["spec"]["template"]["metadata"] = {"labels": {"app": "chat", "tier": "1"}}
+    return only(*services, made)
+
+
+IN_THE_WAY = (
+    "Service chat is in the way of the operator's own: delete it, or give the LlamaCluster another"
+    " name"
+)
+
+
+@pytest.mark.parametrize(
+    ("there", "to_do", "told"),
+    [
+        (service("chat"), [IN_THE_WAY], ""),
+        (service("chat", "ml", selector={"app": "other"}), [IN_THE_WAY], ""),
+        (
+            service("chat", type="LoadBalancer", ports=[{"port": 80}]),
+            [IN_THE_WAY],
+            "Service chat (LoadBalancer, port 80) is left out: the operator makes Service chat"
+            " (ClusterIP, port 8080; see server.service and server.port)",
+        ),
+        (
+            service("front", type="NodePort"),
+            [],
+            "Service front (NodePort, port 8080) is left out: the operator makes Service chat",
+        ),
+        (service("chat", "web"), [], ""),
+        (service("other", selector={"app": "other"}), [], ""),
+    ],
+)
+def test_what_stands_in_the_way_of_the_operators_service_is_told(
+    there: Manifest, to_do: list[str], told: str
+) -> None:
+    found = beside(there)
+    assert found.to_do == to_do
+    text = "\n".join(found.notes)
+    assert told in text
+    assert bool(told) == ("Service" in text)
+
+
+def test_a_service_of_a_leaderworkerset_is_known_by_its_labels() -> None:
+    made = yaml.safe_load(LWS)
+    name = "leaderworkerset.sigs.k8s.io/name"
+    front = service("front", selector={name: made["metadata"]["name"]})
+    assert "Service front (ClusterIP, port 8080) is left out" in "\n".join(only(front, made).notes)
+
+
+def test_the_service_that_a_leaderworkerset_brings_is_in_the_way_too() -> None:
+    made = yaml.safe_load(LWS)
+    made["metadata"]["name"] = "chat"
+    assert only(made).to_do == [
+        "Service chat, which LeaderWorkerSet chat has, is in the way of the operator's own: delete"
+        " the LeaderWorkerSet, or give the LlamaCluster another name"
+    ]
+    made["spec"]["networkConfig"] = {"subdomainPolicy": "UniquePerReplica"}
+    assert only(made).to_do == []
 
 
 def test_rpc_servers_are_no_servers() -> None:
@@ -335,8 +430,7 @@ def run(text: str, *args: str) -> Result:
 
 
 def test_it_prints_a_manifest_and_tells_the_rest_on_standard_error() -> None:
-    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat"}}
-    done = run(yaml.safe_dump_all([service, DEPLOYMENT, yaml.safe_load(LWS)]))
+    done = run(yaml.safe_dump_all([service("front"), DEPLOYMENT, yaml.safe_load(LWS)]))
     assert done.exit_code == 0
     kinds = [each["kind"] for each in yaml.safe_load_all(done.stdout)]
     assert kinds == ["LlamaCluster", "LlamaCluster"]
@@ -346,6 +440,12 @@ def test_it_prints_a_manifest_and_tells_the_rest_on_standard_error() -> None:
     )
 
 
+def test_several_in_json_are_one_list_that_kubectl_takes() -> None:
+    done = run(yaml.safe_dump_all([DEPLOYMENT, yaml.safe_load(LWS)]), "-o", "json")
+    assert json.loads(done.stdout)["kind"] == "List"
+    assert [each.kind for each in read_manifest(done.stdout.encode(), "m")] == ["LlamaCluster"] * 2
+
+
 def test_what_is_to_be_filled_in_is_asked_for() -> None:
     done = run(yaml.safe_dump(deployment("-mu", "", "-hf", "org/repo", "-ctk", "q3_x")))
     assert done.exit_code == 1
@@ -353,11 +453,18 @@ def test_what_is_to_be_filled_in_is_asked_for() -> None:
     assert "to do: spec.model.uri: write where the model is" in done.stderr
 
 
+def test_a_service_in_the_way_is_something_to_do() -> None:
+    done = run(yaml.safe_dump_all([service("chat"), DEPLOYMENT]))
+    assert done.exit_code == 1
+    assert f"to do: {IN_THE_WAY}" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("kind: Service\napiVersion: v1", "that runs llama-server, but: Service"),
-        ("", "that runs llama-server"),
+        ("", "standard input is empty: it should hold a LeaderWorkerSet, Deployment or"),
+        ("---\n", "standard input is empty"),
         ("a: [", "neither YAML nor JSON"),
         (yaml.safe_dump({"apiVersion": "apps/v1", "kind": "Deployment", "spec": 3}), "runs llama"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llamacluster.api.llamacluster import LlamaCluster
-from llamacluster.cli.manifest import MAX_BYTES, BadManifest, read_manifest
+from llamacluster.cli.manifest import MAX_BYTES, NOT_NAMED, BadManifest, read_manifest
 from tests.build import manifest
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}
@@ -55,7 +55,7 @@ def test_the_namespace_may_be_absent_and_the_status_is_let_be() -> None:
     written = manifest("a") | {"status": {"plan": "of another version"}}
     del written["metadata"]["namespace"]
     [found] = read(written)
-    assert found.metadata.namespace == "default"
+    assert found.metadata.namespace == NOT_NAMED
 
 
 def test_a_field_with_nothing_below_is_not_there() -> None:

@@ -330,6 +330,25 @@ def test_a_manifest_of_another_namespace_is_refused() -> None:
     assert "is of namespace prod, not sandbox" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("own", "args", "namespace"),
+    [
+        ({"namespace": "prod"}, [], "prod"),
+        ({"namespace": "prod"}, ["-n", "prod"], "prod"),
+        ({}, ["-n", "sandbox"], "sandbox"),
+        ({}, [], "ns"),  # the context's
+    ],
+)
+def test_the_secret_is_looked_for_where_kubectl_would_apply_the_manifest(
+    tmp_path: Path, own: dict[str, str], args: list[str], namespace: str
+) -> None:
+    model = {"uri": "https://127.0.0.1:9/m.gguf", "credentialsSecret": {"name": "hub"}}
+    made = manifest(model=model) | {"metadata": {"name": "x", **own}}
+    with saying(tmp_path, 403, "{}") as kubeconfig:
+        result = run(f"--kubeconfig={kubeconfig}", "--credentials", *args, objects=[made])
+    assert result.stderr.startswith(f"note: shows Secret {namespace}/hub to 127.0.0.1:9\n")
+
+
 def test_a_strangers_manifest_gets_no_secret_sent_to_his_server() -> None:
     model = {"uri": "https://127.0.0.1:9/m.gguf", "credentialsSecret": {"name": "hub"}}
     result = run("--kubeconfig=/dev/null", objects=[manifest(model=model)])
@@ -468,15 +487,31 @@ def test_the_container_is_locked_down_and_its_plan_is_printed_as_it_is(
     assert (asked.workers, asked.worker_memory) == (2, 32 * GIB)
 
 
-def test_an_engine_on_path_that_fails_is_told(
-    header: Path, on_path: Callable[[str, str], None]
+REFUSES = """
+import sys
+sys.exit("version: 0.6.1" if "--version" in sys.argv else "error: unknown model architecture: 'x'")
+"""
+
+
+def test_an_engine_on_path_that_refuses_is_no_last_word(
+    header: Path, tmp_path: Path, on_path: Callable[[str, str], None]
 ) -> None:
-    on_path("llama-server", "import sys; sys.exit('error: unknown model architecture')")
+    on_path("llama-server", REFUSES)
     on_path("rpc-server", LISTENS)
     result = run(f"--model={header}")
     assert result.exit_code == 0
-    assert "note: the engine on PATH cannot say: " in result.stderr
+    assert result.stderr.startswith(
+        f"warning: the engine on PATH ({tmp_path}/bin/llama-server, 0.6.1) refuses:"
+        " the engine says: error: unknown model architecture: 'x'"
+    )
+    assert (
+        "the numbers are by formula, which does not know whether an engine takes the model; ask the"
+        " one that will serve: --engine container --image IMAGE"
+    ) in result.stderr
     assert "by formula" in result.stdout
+    alone = run(f"--model={header}", "--engine=path")
+    assert alone.exit_code == 1
+    assert "unknown model architecture" in alone.stderr
 
 
 LISTENS = """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import time
 
 import pytest
 from click.testing import CliRunner
 
+from llamacluster.cli import connection
 from llamacluster.cli.logline import words
 from llamacluster.cli.plugin import plugin
 from llamacluster.cli.podlogs import Page, Wanted, nanoseconds, print_logs
@@ -152,6 +154,24 @@ async def test_long_runs_of_the_engines_own_words_are_folded(
         "12:00:13 leader 0   slot print_timing: |        eval time = 1 ms",
     ]
     assert len(await printed(api, capsys, everything=True)) == 217
+
+
+def test_programs_get_every_line_as_it_is(
+    api: FakeKubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "run", lambda _, act: asyncio.run(act(api, "ns")))
+    noise = [f"{ENGINE}print_info: {n}" for n in range(9)]
+    api.logs["x-group-0-1", "worker"] = [at(2 + n / 100, line) for n, line in enumerate(noise)]
+    done = CliRunner().invoke(plugin, ["logs", "x", "-o", "json", "--group=0"])
+    assert done.exit_code == 0
+    first, *others = [json.loads(line) for line in done.stdout.splitlines()]
+    assert first == {
+        "time": "2026-11-22T12:00:01.000000000Z",
+        "pod": "x-group-0",
+        "container": "leader",
+        "text": "first",
+    }
+    assert [each["text"] for each in others] == [*noise, "third", "fourth"]
 
 
 def test_following_goes_on_with_what_comes_and_who_comes(

@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from llamacluster.api.llamacluster import LlamaCluster
+from llamacluster.api.status import GroupPhase
 from llamacluster.cli.status import is_ready, screen
+from llamacluster.planning.reasons import Reason
 from tests.build import Manifest, stored
 
 NOW = datetime(2026, 11, 22, 12, 3, tzinfo=UTC)
@@ -119,6 +121,27 @@ def test_a_group_that_tells_its_pace_shows_it_within_80_columns() -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "GROUP PHASE FOR WORKERS RESTARTS RECOVERIES TOKENS/S REASON" in lines
     assert "0 Loading 3m 1/2 3 2 14.3 Loading" in lines
+
+
+def test_nothing_of_a_group_is_cut_off_at_80_columns() -> None:
+    longest = {
+        "phase": max(GroupPhase, key=len),
+        "reason": max(Reason, key=len),
+        "since": "2026-11-22T10:10:00Z",
+        "workersAttached": 13,
+        "restarts": 12,
+        "recoveries": 3,
+    }
+    groups = [{**STATUS["groups"][0], **longest}, {**STATUS["groups"][0], "index": 1}]
+    plan = {**STATUS["plan"], "workers": 15}
+    told = {0: 104.26}
+    lines = shown(stored(status={**STATUS, "groups": groups, "plan": plan}), told=told).splitlines()
+    of_groups = [" ".join(line.split()) for line in lines if line.startswith(("0 ", "1 "))]
+    assert of_groups == [
+        f"0 {longest['phase']} 113m 13/15 12 3 104.3 {longest['reason']}",
+        # Of a group that tells no pace, none is shown.
+        "1 Loading 3m 1/15 3 2 Loading",
+    ]
 
 
 def test_ready_comes_first_then_the_plan() -> None:

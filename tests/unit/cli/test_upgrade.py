@@ -72,6 +72,18 @@ async def test_a_dry_run_only_shows(api: FakeKubeApi, capsys: pytest.CaptureFixt
     assert "image: engine:1 -> engine:2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("other", ["--dry-run", "--wait"])
+def test_a_request_is_taken_back_without_a_try_and_without_a_wait(
+    api: FakeKubeApi, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    asyncio.run(perform(api, request()))
+    monkeypatch.setattr(connection, "run", lambda _, act: asyncio.run(act(api, "ns")))
+    result = CliRunner().invoke(plugin, ["upgrade", "x", "--cancel", other])
+    assert result.exit_code == 2
+    assert "it goes without --dry-run and --wait" in result.stderr
+    assert asked_for(api) == "2"
+
+
 async def test_there_may_be_nothing_to_upgrade(
     api: FakeKubeApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
