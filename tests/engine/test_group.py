@@ -193,8 +193,9 @@ def test_a_worker_that_falls_silent_in_the_midst_of_a_request_heals(new_group: N
 
 
 STALLING = """#!/usr/bin/python3
-# In front of the RPC server: passes {most} bytes on to it, and then nothing any more.
-import socket, subprocess, sys, threading
+# In front of the RPC server: passes {most} bytes on to it, and then nothing any more; nor while
+# there is a file /tmp/stalled.
+import pathlib, socket, subprocess, sys, threading
 args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 port, args["-p"] = int(args["-p"]), "50099"
 words = (word for pair in args.items() for word in pair)
@@ -203,7 +204,8 @@ left = {most}
 
 def pass_on(source, target, counted):
     global left
-    while (data := source.recv(4096)) and left > 0:
+    stalled = pathlib.Path("/tmp/stalled")
+    while (data := source.recv(4096)) and left > 0 and not stalled.exists():
         target.sendall(data)
         left -= len(data) if counted else 0
     if data:
@@ -224,7 +226,31 @@ def test_a_load_that_stands_still_is_begun_anew(
     new_group: NewGroup, models: Path, most: int
 ) -> None:
     """As when a connection is forgotten by what lies between the nodes: agents still answer."""
-    group = new_group()
+    group = stalling(new_group(), models, most)
+    status = group.until("EngineHung")
+    assert "the load has stood still for 1" in status["message"]
+    eventually(lambda: group.leader.log().count("starting engine") > 1)
+
+
+def test_a_connection_that_is_forgotten_while_it_serves_heals(
+    new_group: NewGroup, models: Path
+) -> None:
+    """All agents answer, and the engine waits for a worker that never hears of it."""
+    group = stalling(new_group(), models, most=1 << 30)
+    group.until("Ready")
+    group.worker(1).run_python("open('/tmp/stalled', 'w')")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(group.leader.post, "/completion", GREEDY, 8080)
+        assert "a request is under way" in group.until("EngineHung")["message"]
+        group.worker(1).run_python("import os; os.remove('/tmp/stalled')")
+        code, _ = asked.result(timeout=60)
+        assert code in (502, 503)
+    group.until("Ready", formations=2)
+    assert group.ask("/completion", GREEDY)["content"] == SENTENCE
+
+
+def stalling(group: Group, models: Path, most: int) -> Group:
+    """Between whose engines at most so many bytes go one way."""
     program = models / f"stalling-{most}" / "ggml-rpc-server"
     program.parent.mkdir()
     program.write_text(STALLING.format(most=most))
@@ -234,9 +260,7 @@ def test_a_load_that_stands_still_is_begun_anew(
     for index in (1, 2):
         group.start_worker(index, *path)
     group.start_leader(replace(OPTIONS, hung_engine_seconds=4), *path)
-    status = group.until("EngineHung")
-    assert "the load has stood still for 1" in status["message"]
-    eventually(lambda: group.leader.log().count("starting engine") > 1)
+    return group
 
 
 def test_a_cut_in_the_network_heals(new_group: NewGroup) -> None:

@@ -176,12 +176,11 @@ class EngineHttp:
         return code == 200
 
     def metrics(self, seconds: float) -> str | None:
-        """Its metrics, if it tells them within so many seconds, which it does between two steps of
-        the computation."""
+        """Its metrics, if it tells them within so many seconds."""
         return self._told("/metrics", seconds)
 
     def slots(self, seconds: float) -> str | None:
-        """What its slots hold, as JSON; told between two steps as well."""
+        """What its slots hold, as JSON."""
         return self._told("/slots", seconds)
 
     def _told(self, path: str, seconds: float) -> str | None:

@@ -52,7 +52,7 @@ from llamacluster.agent.moves import Move, Seen, next_move
 from llamacluster.agent.peers import Peers
 from llamacluster.agent.process import Child, Launcher, stop
 from llamacluster.agent.progress import Pace
-from llamacluster.agent.pulse import Load, Pulse
+from llamacluster.agent.pulse import Load, Pulse, gets_on
 from llamacluster.agent.status import GroupStatus
 from llamacluster.agent.workers import (
     WATCH_SECONDS,
@@ -332,12 +332,12 @@ class Leader:
     @contextmanager
     def _pulse(self, engine: _Engine, watch: Watch) -> Iterator[Pulse]:
         """Feels it again and again, from a thread of its own."""
+        done = Event()
         pulse = Pulse(
-            lambda seconds: self._hears(engine, seconds),
+            lambda seconds: self._gets_on(engine, seconds, done),
             _working_cpu(engine, watch),
             self._options.hung_engine_seconds,
         )
-        done = Event()
 
         def look_again_and_again() -> None:
             while not self._clock.wait(done, WATCH_SECONDS) and not pulse.stopped:
@@ -350,15 +350,20 @@ class Leader:
         finally:
             done.set()
 
-    def _hears(self, engine: _Engine, seconds: float) -> bool:
-        """Whether it answers; keeps what it tells, for /metrics."""
-        series = self._http.metrics(seconds)
-        if series is None:
-            return False
-        slots = self._http.slots(SLOTS_SECONDS)
-        kv = kv_cache(slots) if slots else (engine.told.kv if engine.told else None)
-        engine.told = EngineTold(self._clock.monotonic(), series, kv)
-        return True
+    def _gets_on(self, engine: _Engine, seconds: float, done: Event) -> bool:
+        """Whether it says so within so many seconds; keeps what it tells, for /metrics."""
+        deadline = self._clock.monotonic() + seconds
+        while True:
+            series = self._http.metrics(max(SLOTS_SECONDS, deadline - self._clock.monotonic()))
+            if series is None:
+                return False
+            before, slots = engine.told, self._http.slots(SLOTS_SECONDS)
+            kv = kv_cache(slots) if slots else (before.kv if before else None)
+            engine.told = EngineTold(self._clock.monotonic(), series, kv)
+            if before is None or gets_on(before.series, series):
+                return True
+            if self._clock.monotonic() >= deadline or self._clock.wait(done, WATCH_SECONDS):
+                return False
 
     def _wait(
         self,

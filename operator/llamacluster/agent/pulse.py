@@ -1,10 +1,10 @@
 """Whether the engine gets on with its work.
 
 llama-server has no timeout for a worker that is silent: a request then hangs for ever, and /health
-says 200. Its /metrics are told between two steps of the computation, so an answer is a sign of
-life. None is no sign of death: a step of a long prompt may take minutes on slow CPUs. But then some
-part of the group computes. Where no answer comes and nothing that computes takes CPU time, nothing
-is under way any more, whatever the model's pace is.
+says 200. So may /metrics, which then stay as they were: the sign of life is that nothing is under
+way, or that more is counted than before (`gets_on`). No sign is not death: a step of a long prompt
+may take minutes on slow CPUs. But then some part of the group computes. Where nothing is counted
+and nothing that computes takes CPU time, nothing gets on any more, whatever the model's pace is.
 
 While the engine loads it has no such answer, and a disk or a network that stands still for a while
 may be all that there is to it. To load anew costs what it has cost so far, so a load is given time
@@ -13,11 +13,15 @@ in proportion to that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from llamacluster.agent.clock import Clock
 from llamacluster.planning.reasons import GroupError, Reason
 
+_PROCESSING = "requests_processing"
+_COUNTED = ("n_decode_total", "prompt_tokens_total", "tokens_predicted_total")
+_WORK = re.compile(rf"^llamacpp:({'|'.join((_PROCESSING, *_COUNTED))}) (.+)", re.MULTILINE)
 LOOKS = 2
 """Looks in a row without a sign of life after which the engine hangs."""
 IDLE_CPUS = 0.02
@@ -30,6 +34,13 @@ LOADING_IDLE_CPUS = 0.005
 """To hash and send weights takes more, be it at 5 MB/s."""
 
 
+def gets_on(before: str, now: str) -> bool:
+    """Whether the engine, by what its /metrics told a while ago and tell now, has nothing to do or
+    has done something since."""
+    work = dict(_WORK.findall(now))
+    return work.get(_PROCESSING, "0") == "0" or work != dict(_WORK.findall(before))
+
+
 class Pulse:
     """Looks for signs of life."""
 
@@ -39,9 +50,9 @@ class Pulse:
         cpu_seconds: Callable[[], float],
         hung_seconds: float,
     ) -> None:
-        """`answers` waits so many seconds at most for the engine's answer; `cpu_seconds` is the CPU
-        time that the group's computation has taken. After `hung_seconds` without either the
-        engine hangs."""
+        """`answers` waits so many seconds at most for the engine to get on, by its own count;
+        `cpu_seconds` is the CPU time that the group's computation has taken. After `hung_seconds`
+        without either the engine hangs."""
         self.stopped = False
         self._answers = answers
         self._cpu_seconds = cpu_seconds

@@ -221,6 +221,8 @@ class FakeHttp(EngineHttp):
 
     healthy: bool = True
     responsive: bool = True
+    gets_on: bool = True
+    steps: int = 0
     token: GroupError | None = None
     asked: int = 0
 
@@ -228,7 +230,9 @@ class FakeHttp(EngineHttp):
         return self.healthy
 
     def metrics(self, seconds: float) -> str | None:  # noqa: ARG002
-        return "llamacpp:requests_processing 1\n" if self.responsive else None
+        self.steps += self.gets_on
+        told = f"llamacpp:requests_processing 1\nllamacpp:n_decode_total {self.steps}\n"
+        return told if self.responsive else None
 
     def slots(self, seconds: float) -> str | None:  # noqa: ARG002
         return '[{"n_ctx": 512, "is_processing": true, "n_prompt_tokens": 7}]'

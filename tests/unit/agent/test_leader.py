@@ -189,6 +189,16 @@ def test_an_engine_that_hangs_is_replaced(running: Running) -> None:
     assert "nor any worker works on it" in is_replaced_for_its_hang(running)
 
 
+def test_an_engine_that_answers_and_gets_no_further_is_replaced(running: Running) -> None:
+    running.start()
+    running.until_formed()
+    running.http.gets_on = False
+    message = running.until_reason(Reason.EngineHung)["message"]
+    assert "nor any worker works on it" in message
+    running.http.gets_on = True
+    running.until_formed(2)
+
+
 def test_clients_that_have_prompts_tokenized_do_not_hide_a_hang(running: Running) -> None:
     running.start()
     running.until_formed()

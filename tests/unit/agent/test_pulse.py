@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from llamacluster.agent.pulse import Load, Pulse
+from llamacluster.agent.pulse import Load, Pulse, gets_on
 from tests.unit.agent.fakes import FastClock
 
 
@@ -41,6 +41,35 @@ def test_signs_of_life(looks: Iterable[tuple[bool, float]], stopped: bool) -> No
         pulse.look()
     assert pulse.stopped is stopped
     assert (pulse.error is not None) is stopped
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "lives"),
+    [
+        ((1, 7), (1, 8), True),
+        ((1, 7), (1, 7), False),
+        ((0, 7), (1, 7), True),  # it has just begun
+        ((0, 7), (0, 7), True),  # nothing is to be done
+        ((1, 7), (0, 7), True),
+    ],
+)
+def test_an_engine_gets_on_that_counts_or_has_nothing_to_do(
+    before: tuple[int, int], now: tuple[int, int], lives: bool
+) -> None:
+    assert gets_on(told(*before), told(*now)) is lives
+
+
+def test_an_engine_that_does_not_tell_what_it_does_is_taken_to_live() -> None:
+    assert gets_on("", "")
+
+
+def told(processing: int, decodes: int) -> str:
+    return (
+        "# TYPE llamacpp:n_decode_total counter\n"
+        f"llamacpp:n_decode_total {decodes}\n"
+        "# TYPE llamacpp:requests_processing gauge\n"
+        f"llamacpp:requests_processing {processing}\n"
+    )
 
 
 def stands_still_after(cpus: float, *, loads_for: float) -> float:
