@@ -413,7 +413,9 @@ def test_pods_are_spread_by_their_own_number_unless_told_otherwise() -> None:
 def test_helm_test_serves_a_token_where_the_operator_sees_it(
     namespaces: list[str], where: str
 ) -> None:
-    objects = [one for one in everything(watchNamespaces=namespaces) if is_test(one)]
+    secrets = [{"name": "a"}, {"name": "b"}]
+    values = {"watchNamespaces": namespaces, "imagePullSecrets": secrets}
+    objects = [one for one in everything(**values) if is_test(one)]
     assert {one["kind"] for one in objects} == {"Pod", "ServiceAccount", "Role", "RoleBinding"}
     assert {one["metadata"]["namespace"] for one in objects} == {where}
     name = "llamacluster-operator-test"
@@ -421,9 +423,11 @@ def test_helm_test_serves_a_token_where_the_operator_sees_it(
     assert violations(tester["spec"]) == []
     [container] = tester["spec"]["containers"]
     assert container["args"][:2] == ["test", f"--namespace={where}"]
-    assert container["args"][3] == "--seconds=280"
+    # The tester's image and the engine's come from one registry.
+    assert tester["spec"]["imagePullSecrets"] == secrets
+    assert container["args"][3:] == ["--pull-secret=a", "--pull-secret=b", "--seconds=280"]
     model = container["args"][2].removeprefix("--model=")
-    LlamaCluster.model_validate(selftest.manifest("name", "namespace", model))
+    LlamaCluster.model_validate(selftest.manifest("name", "namespace", model, ["a", "b"]))
     assert rules(the(objects, "Role", name)) == {
         ("llamacluster.dev", "llamaclusters"): {"create", "get", "delete"}
     }
