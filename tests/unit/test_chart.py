@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -434,6 +435,26 @@ def test_helm_test_serves_a_token_where_the_operator_sees_it(
     # Policies must not take it for the operator.
     selected = the(render(), "Deployment")["spec"]["selector"]["matchLabels"]
     assert not selected.items() <= tester["metadata"]["labels"].items()
+
+
+def test_the_notes_say_how_to_have_leaderworkerset_where_it_is_missing(tmp_path: Path) -> None:
+    # Helm shows notes to who has a cluster: here they are an object's.
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    (chart / "templates" / "NOTES.txt").rename(chart / "notes")
+    notes = '{kind: ConfigMap, data: {text: {{ tpl (.Files.Get "notes") . | quote }}}}'
+    (chart / "templates" / "notes.yaml").write_text(notes)
+    shown = [
+        *(tool("helm"), "template", "llamacluster", str(chart), "--kube-version=1.30"),
+        "--show-only=templates/notes.yaml",
+    ]
+    without, having = (
+        yaml.safe_load(run([*shown, *options], timeout=60))["data"]["text"]
+        for options in ([], ["--api-versions=leaderworkerset.x-k8s.io/v1"])
+    )
+    [install] = [line.strip() for line in without.splitlines() if "helm install lws" in line]
+    assert f"`{install}`" in (REPOSITORY / "docs" / "install.md").read_text()
+    assert "lws" not in having
+    assert "rollout status deployment/llamacluster-operator" in having
 
 
 def test_the_readme_has_the_values_as_they_are() -> None:
