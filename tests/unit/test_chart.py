@@ -376,11 +376,12 @@ def test_labels_for_the_pod_cannot_replace_those_that_select_it() -> None:
 def test_labels_for_all_objects_are_on_all_but_the_crd() -> None:
     labels = {"team": "a", "app.kubernetes.io/name": "mine"}
     values = {"podDisruptionBudget": {"enabled": True}, "networkPolicy": {"enabled": True}}
-    objects = render(commonLabels=labels, **values)
+    objects = everything(commonLabels=labels, **values)
     for one in objects:
         if one["kind"] != "CustomResourceDefinition":
+            ours = "llamacluster-test" if one["kind"] == "Pod" else "llamacluster-operator"
             assert one["metadata"]["labels"]["team"] == "a"
-            assert one["metadata"]["labels"]["app.kubernetes.io/name"] == "llamacluster-operator"
+            assert one["metadata"]["labels"]["app.kubernetes.io/name"] == ours
     assert the(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]["team"] == "a"
 
 
