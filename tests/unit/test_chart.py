@@ -492,6 +492,8 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"replicaCount": 3}, "replicaCount"),
         ({"operatorImage": {"repositry": "x"}}, "repositry"),
         ({"operatorImage": {"repository": ""}}, "repository"),
+        ({"operatorImage": {"repository": "registry/operator:1.0"}}, "repository"),
+        ({"engineImage": {"repository": f"engine@{DIGEST}"}}, "repository"),
         ({"operatorImage": {"tag": 1.0}}, "tag"),
         ({"engineImage": {"digest": "sha256:abc"}}, "digest"),
         ({"imagePullPolicy": "Sometimes"}, "imagePullPolicy"),
@@ -503,6 +505,9 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"watchNamespaces": ["A"]}, "watchNamespaces"),
         ({"replicas": "2"}, "replicas"),
         ({"resources": {"limit": {}}}, "limit"),
+        ({"resources": {"limits": {"memroy": "1Gi"}}}, "memroy"),
+        ({"resources": {"limits": {"memory": "lots"}}}, "memory"),
+        ({"resources": {"requests": {"cpu": -1}}}, "cpu"),
         ({"podDisruptionBudget": {"enable": True}}, "enable"),
         ({"networkPolicy": {"ingress": [{"form": []}]}}, "form"),
         ({"commonLabels": {"a": 1}}, "commonLabels"),
@@ -510,6 +515,7 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"affinity": {"podAffinities": {}}}, "podAffinities"),
         ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologyKey"),
         ({"test": {"model": {"url": "x"}}}, "url"),
+        ({"test": {"model": {"uri": "htp://x"}}}, "uri"),
         ({"test": {"seconds": 0}}, "seconds"),
         ({"metrics": {"port": 8081}}, "port"),
         ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
@@ -528,6 +534,29 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
 def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:
     with pytest.raises(CommandFailed, match=message):
         render(**values)
+
+
+def test_a_section_that_is_left_empty_is_named() -> None:
+    # In a values file `metrics:` with nothing below it takes the chart's own away.
+    sections = [
+        *("operatorImage", "engineImage", "crds", "watchNamespaces", "podDisruptionBudget"),
+        *("networkPolicy", "metrics", "monitoring", "commonLabels", "podLabels", "test"),
+    ]
+    with pytest.raises(CommandFailed, match="missing properties") as refused:
+        render(**dict.fromkeys(sections))
+    for section in sections:
+        assert f"'{section}'" in str(refused.value)
+
+
+def test_what_is_unusual_but_right_is_taken() -> None:
+    resources = {
+        "requests": {"cpu": 0.5, "memory": "9Mi", "hugepages-2Mi": "4Mi"},
+        "limits": {"memory": "1e9", "hugepages-2Mi": "4Mi", "ephemeral-storage": 1000000},
+    }
+    image = {"repository": "registry:5000/operator"}
+    [container] = pod(render(operatorImage=image, resources=resources))["containers"]
+    assert container["image"] == "registry:5000/operator:0.1.0"
+    assert container["resources"] == resources
 
 
 def test_a_release_of_another_name_has_objects_of_another_name() -> None:
