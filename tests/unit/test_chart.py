@@ -247,6 +247,7 @@ def test_the_operator_listens_for_its_probes_alone() -> None:
     assert not of_kind(render(), "Service")
 
 
+LET_IN: Manifest = {"ingress": [{"from": [{"namespaceSelector": {}}]}]}
 MONITORING = {
     "podMonitors": {"enabled": True, "labels": {"release": "p"}},
     "alerts": {"enabled": True, "labels": {"release": "p"}},
@@ -260,8 +261,17 @@ def test_metrics_are_served_when_asked_for() -> None:
     assert {"name": "metrics", "containerPort": 9000} in container["ports"]
 
 
+def test_metrics_are_closed_to_all_but_those_who_are_let_in() -> None:
+    objects = render(metrics={"enabled": True})
+    policy = the(objects, "NetworkPolicy")["spec"]
+    assert policy["podSelector"] == the(objects, "Deployment")["spec"]["selector"]
+    assert policy["ingress"] == []
+    opened = render(metrics={"enabled": True}, networkPolicy={"ingress": [{}]})
+    assert the(opened, "NetworkPolicy")["spec"]["ingress"] == [{}]
+
+
 def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
-    objects = render(metrics={"enabled": True}, monitoring=MONITORING)
+    objects = render(metrics={"enabled": True}, networkPolicy=LET_IN, monitoring=MONITORING)
     for kind in ("PodMonitor", "PrometheusRule"):
         for one in of_kind(objects, kind):
             assert one["metadata"]["labels"]["release"] == "p"
@@ -287,11 +297,10 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
 def test_one_releases_operator_does_not_hide_that_anothers_is_down() -> None:
     rules_file = yaml.safe_load((CHART / "alerts" / "llamacluster.yaml").read_text())
     alerts = {"enabled": True}
-    alone = render(metrics={"enabled": True}, monitoring={"alerts": alerts})
+    served: Manifest = {"metrics": {"enabled": True}, "networkPolicy": LET_IN}
+    alone = render(**served, monitoring={"alerts": alerts})
     assert the(alone, "PrometheusRule")["spec"] == rules_file
-    scraped = render(
-        metrics={"enabled": True}, monitoring={"alerts": alerts, "podMonitors": {"enabled": True}}
-    )
+    scraped = render(**served, monitoring={"alerts": alerts, "podMonitors": {"enabled": True}})
     [down] = (rule for rule in rules_file["groups"][0]["rules"] if "leading" in rule["expr"])
     down["expr"] = 'absent(llamacluster_operator_leading{namespace="system"} == 1)'
     assert the(scraped, "PrometheusRule")["spec"] == rules_file
@@ -312,7 +321,7 @@ def test_the_leader_has_the_port_that_is_scraped(encryption: bool) -> None:
 def test_runbooks_are_links_where_the_repository_can_be_read() -> None:
     prefix = "https://git.example/llamacluster/blob/main/"
     alerts = {"enabled": True, "runbookUrlPrefix": prefix}
-    objects = render(metrics={"enabled": True}, monitoring={"alerts": alerts})
+    objects = render(metrics={"enabled": True}, networkPolicy=LET_IN, monitoring={"alerts": alerts})
     for rule in the(objects, "PrometheusRule")["spec"]["groups"][0]["rules"]:
         url = f"{prefix}docs/runbooks/{rule['alert']}.md"
         assert rule["annotations"]["runbook_url"] == url
@@ -522,11 +531,11 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"monitoring": {"alerts": {"runbookUrlPrefix": "https://x"}}}, "runbookUrlPrefix"),
         ({"monitoring": {"alerts": {"enabled": True}}}, "metrics.enabled"),
         (
-            {
-                "metrics": {"enabled": True},
-                "monitoring": {"alerts": {"enabled": True}},
-                "networkPolicy": {"enabled": True},
-            },
+            {"metrics": {"enabled": True}, "monitoring": {"alerts": {"enabled": True}}},
+            "networkPolicy.ingress",
+        ),
+        (
+            {"metrics": {"enabled": True}, "monitoring": {"podMonitors": {"enabled": True}}},
             "networkPolicy.ingress",
         ),
     ],
