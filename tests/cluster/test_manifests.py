@@ -761,6 +761,24 @@ async def test_kubectl_scale_changes_replicas(api_server: Cluster, shared_namesp
         api_server.kubectl("scale", "llc/scaled", "--replicas=1001", in_namespace)
 
 
+async def test_kubectl_autoscale_makes_an_autoscaler_of_it(
+    api_server: Cluster, shared_namespace: str
+) -> None:
+    wanted = manifest("autoscaled", shared_namespace)
+    create(api_server, wanted)
+    in_namespace = f"--namespace={shared_namespace}"
+    # Without --cpu, which older ones spell --cpu-percent: what it scales is the same.
+    api_server.kubectl("autoscale", "llc/autoscaled", "--min=1", "--max=2", in_namespace)
+    target = api_server.kubectl(
+        *("get", "hpa/autoscaled", in_namespace, "-o", "jsonpath={.spec.scaleTargetRef}")
+    )
+    assert json.loads(target) == {
+        "apiVersion": wanted["apiVersion"],
+        "kind": wanted["kind"],
+        "name": "autoscaled",
+    }
+
+
 async def test_a_user_cannot_write_the_status_with_the_spec(
     api_server: Cluster,
 ) -> None:

@@ -9,9 +9,11 @@ Kind = Literal["row", "stat", "table", "timeseries"]
 
 
 class Line(TypedDict):
-    """A series: its name, and pairs of a Unix time and a finite value."""
+    """A series: its name, its colour (empty: by its place), and pairs of a Unix time and a finite
+    value."""
 
     name: str
+    colour: str
     points: list[tuple[float, float]]
 
 

@@ -49,9 +49,38 @@ class _Defaults(_Known):
     max: float | None = None
 
 
+class _Named(_Known):
+    id: Literal["byRegexp"]
+    options: Annotated[str, Field(pattern="^/.*/$")]
+
+
+class _Fixed(_Known):
+    mode: Literal["fixed"]
+    fixedColor: Annotated[str, Field(pattern="^#[0-9a-f]{6}$")]  # noqa: N815
+
+
+class _Colour(_Known):
+    id: Literal["color"]
+    value: _Fixed
+
+
+class _Override(_Known):
+    """The colour of the series whose names a regular expression finds."""
+
+    matcher: _Named
+    properties: Annotated[list[_Colour], Field(min_length=1, max_length=1)]
+
+
 class _FieldConfig(_Known):
     defaults: _Defaults
-    overrides: _None
+    overrides: list[_Override]
+
+    def colour(self, name: str) -> str:
+        """Of the series of this name; empty: the next one of the panel's."""
+        for override in self.overrides:
+            if re.search(override.matcher.options.strip("/"), name):
+                return override.properties[0].value.fixedColor
+        return ""
 
 
 class Query(_Known):
@@ -260,7 +289,7 @@ def answered(
                 content["columns"], content["rows"] = table(found, hidden(panel))
                 there = bool(content["rows"])
             else:
-                lines = [line(one, query.legendFormat) for one in found]
+                lines = [line(one, query.legendFormat, panel.fieldConfig) for one in found]
                 lines = [one for one in lines if one["points"]]
                 content["lines"] += sorted(lines, key=lambda one: one["name"])
                 there = bool(lines)
@@ -304,10 +333,14 @@ def with_variables(query: str, variables: list[Variable], values: dict[str, str 
     return _VARIABLE.sub(value, query)
 
 
-def line(series: Series, legend: str) -> Line:
+def line(series: Series, legend: str, fields: _FieldConfig | None = None) -> Line:
     """With the labels that the legend names; what is not finite is no point."""
     name = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: series.labels.get(found[1], ""), legend)
-    return Line(name=name, points=[point for point in series.points if math.isfinite(point[1])])
+    return Line(
+        name=name,
+        colour=fields.colour(name) if fields else "",
+        points=[point for point in series.points if math.isfinite(point[1])],
+    )
 
 
 def hidden(panel: Panel) -> set[str]:

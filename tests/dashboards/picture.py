@@ -271,7 +271,7 @@ def _time_series(
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for index, series in enumerate(panel["lines"]):
-        colour = COLOURS[index % len(COLOURS)]
+        colour = _colour(series, index)
         when, what = _with_gaps(series, board["step"])
         axes.plot(when, what, color=colour, linewidth=1.4, clip_on=False)
         alone = _alone(when, what)
@@ -297,7 +297,7 @@ def _legend(
         for index, _, text, width in sorted(largest):
             if left and left + width - 16 > w:
                 left, line = 0.0, line + 1
-            placed.append((left, line, COLOURS[index % len(COLOURS)], text))
+            placed.append((left, line, _colour(panel["lines"][index], index), text))
             left += width
         if more:
             if left + picture.width(more, 11.5) > w:
@@ -306,6 +306,10 @@ def _legend(
         if line < LEGEND_LINES or count == 1:
             yield from placed
             return
+
+
+def _colour(series: Line, index: int) -> str:
+    return series["colour"] or COLOURS[index % len(COLOURS)]
 
 
 def _range(panel: PanelContent, values: list[float]) -> tuple[float, float]:

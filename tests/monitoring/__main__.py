@@ -87,7 +87,7 @@ def monitored(cluster: Cluster, images: BuiltImages) -> Iterator[None]:
     is so."""
     try:
         with step("Operator: install its Helm chart, with metrics"):
-            install_operator(cluster, images, "--take-ownership", "--set=metrics.enabled=true")
+            install_operator(cluster, images, "--take-ownership", *stack.METRICS)
         stack.install(cluster)
         yield
     finally:

@@ -34,7 +34,11 @@ Json = dict[str, Any]
 NAMESPACE = "monitoring"
 MONITORED = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}}
 """For `networkPolicy.monitoring` of a LlamaCluster, as in docs/observe.md."""
-OPERATOR_OPTIONS = ("--set=metrics.enabled=true", "--set=monitoring.podMonitors.enabled=true")
+METRICS = (
+    "--set=metrics.enabled=true",
+    f"--set-json=networkPolicy.ingress={json.dumps([{'from': [MONITORED]}])}",
+)
+"""The chart's options for the operator's metrics, and Prometheus let in."""
 ADAPTER_VALUES = EXAMPLES / "autoscale" / "prometheus-adapter.yaml"
 STACK = Path(__file__).parent / "stack.yaml"
 
@@ -81,8 +85,12 @@ def remove(cluster: Cluster) -> None:
 def configuration(cluster: Cluster) -> str:
     """Prometheus' own, of the PodMonitors that the chart makes."""
     rendered = cluster.helm(
-        *("template", RELEASE, str(CHART), f"--namespace={SYSTEM_NAMESPACE}", *OPERATOR_OPTIONS),
-        *("--show-only=templates/podmonitor.yaml", f"--kube-version={KUBERNETES_VERSION}"),
+        *("template", RELEASE, str(CHART), f"--namespace={SYSTEM_NAMESPACE}", *METRICS),
+        *(
+            "--set=monitoring.podMonitors.enabled=true",
+            "--show-only=templates/podmonitor.yaml",
+            f"--kube-version={KUBERNETES_VERSION}",
+        ),
     )
     jobs = [job for monitor in yaml.safe_load_all(rendered) for job in scrape_configs(monitor)]
     return yaml.safe_dump(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,7 @@ def test_the_operator_listens_for_its_probes_alone() -> None:
     assert not of_kind(render(), "Service")
 
 
+LET_IN: Manifest = {"ingress": [{"from": [{"namespaceSelector": {}}]}]}
 MONITORING = {
     "podMonitors": {"enabled": True, "labels": {"release": "p"}},
     "alerts": {"enabled": True, "labels": {"release": "p"}},
@@ -259,8 +261,17 @@ def test_metrics_are_served_when_asked_for() -> None:
     assert {"name": "metrics", "containerPort": 9000} in container["ports"]
 
 
+def test_metrics_are_closed_to_all_but_those_who_are_let_in() -> None:
+    objects = render(metrics={"enabled": True})
+    policy = the(objects, "NetworkPolicy")["spec"]
+    assert policy["podSelector"] == the(objects, "Deployment")["spec"]["selector"]
+    assert policy["ingress"] == []
+    opened = render(metrics={"enabled": True}, networkPolicy={"ingress": [{}]})
+    assert the(opened, "NetworkPolicy")["spec"]["ingress"] == [{}]
+
+
 def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
-    objects = render(metrics={"enabled": True}, monitoring=MONITORING)
+    objects = render(metrics={"enabled": True}, networkPolicy=LET_IN, monitoring=MONITORING)
     for kind in ("PodMonitor", "PrometheusRule"):
         for one in of_kind(objects, kind):
             assert one["metadata"]["labels"]["release"] == "p"
@@ -286,11 +297,10 @@ def test_what_prometheus_and_grafana_read_comes_when_asked_for() -> None:
 def test_one_releases_operator_does_not_hide_that_anothers_is_down() -> None:
     rules_file = yaml.safe_load((CHART / "alerts" / "llamacluster.yaml").read_text())
     alerts = {"enabled": True}
-    alone = render(metrics={"enabled": True}, monitoring={"alerts": alerts})
+    served: Manifest = {"metrics": {"enabled": True}, "networkPolicy": LET_IN}
+    alone = render(**served, monitoring={"alerts": alerts})
     assert the(alone, "PrometheusRule")["spec"] == rules_file
-    scraped = render(
-        metrics={"enabled": True}, monitoring={"alerts": alerts, "podMonitors": {"enabled": True}}
-    )
+    scraped = render(**served, monitoring={"alerts": alerts, "podMonitors": {"enabled": True}})
     [down] = (rule for rule in rules_file["groups"][0]["rules"] if "leading" in rule["expr"])
     down["expr"] = 'absent(llamacluster_operator_leading{namespace="system"} == 1)'
     assert the(scraped, "PrometheusRule")["spec"] == rules_file
@@ -311,7 +321,7 @@ def test_the_leader_has_the_port_that_is_scraped(encryption: bool) -> None:
 def test_runbooks_are_links_where_the_repository_can_be_read() -> None:
     prefix = "https://git.example/llamacluster/blob/main/"
     alerts = {"enabled": True, "runbookUrlPrefix": prefix}
-    objects = render(metrics={"enabled": True}, monitoring={"alerts": alerts})
+    objects = render(metrics={"enabled": True}, networkPolicy=LET_IN, monitoring={"alerts": alerts})
     for rule in the(objects, "PrometheusRule")["spec"]["groups"][0]["rules"]:
         url = f"{prefix}docs/runbooks/{rule['alert']}.md"
         assert rule["annotations"]["runbook_url"] == url
@@ -375,11 +385,12 @@ def test_labels_for_the_pod_cannot_replace_those_that_select_it() -> None:
 def test_labels_for_all_objects_are_on_all_but_the_crd() -> None:
     labels = {"team": "a", "app.kubernetes.io/name": "mine"}
     values = {"podDisruptionBudget": {"enabled": True}, "networkPolicy": {"enabled": True}}
-    objects = render(commonLabels=labels, **values)
+    objects = everything(commonLabels=labels, **values)
     for one in objects:
         if one["kind"] != "CustomResourceDefinition":
+            ours = "llamacluster-test" if one["kind"] == "Pod" else "llamacluster-operator"
             assert one["metadata"]["labels"]["team"] == "a"
-            assert one["metadata"]["labels"]["app.kubernetes.io/name"] == "llamacluster-operator"
+            assert one["metadata"]["labels"]["app.kubernetes.io/name"] == ours
     assert the(objects, "Deployment")["spec"]["template"]["metadata"]["labels"]["team"] == "a"
 
 
@@ -413,7 +424,9 @@ def test_pods_are_spread_by_their_own_number_unless_told_otherwise() -> None:
 def test_helm_test_serves_a_token_where_the_operator_sees_it(
     namespaces: list[str], where: str
 ) -> None:
-    objects = [one for one in everything(watchNamespaces=namespaces) if is_test(one)]
+    secrets = [{"name": "a"}, {"name": "b"}]
+    values = {"watchNamespaces": namespaces, "imagePullSecrets": secrets}
+    objects = [one for one in everything(**values) if is_test(one)]
     assert {one["kind"] for one in objects} == {"Pod", "ServiceAccount", "Role", "RoleBinding"}
     assert {one["metadata"]["namespace"] for one in objects} == {where}
     name = "llamacluster-operator-test"
@@ -421,15 +434,37 @@ def test_helm_test_serves_a_token_where_the_operator_sees_it(
     assert violations(tester["spec"]) == []
     [container] = tester["spec"]["containers"]
     assert container["args"][:2] == ["test", f"--namespace={where}"]
-    assert container["args"][3] == "--seconds=280"
+    # The tester's image and the engine's come from one registry.
+    assert tester["spec"]["imagePullSecrets"] == secrets
+    assert container["args"][3:] == ["--pull-secret=a", "--pull-secret=b", "--seconds=280"]
     model = container["args"][2].removeprefix("--model=")
-    LlamaCluster.model_validate(selftest.manifest("name", "namespace", model))
+    LlamaCluster.model_validate(selftest.manifest("name", "namespace", model, ["a", "b"]))
     assert rules(the(objects, "Role", name)) == {
         ("llamacluster.dev", "llamaclusters"): {"create", "get", "delete"}
     }
     # Policies must not take it for the operator.
     selected = the(render(), "Deployment")["spec"]["selector"]["matchLabels"]
     assert not selected.items() <= tester["metadata"]["labels"].items()
+
+
+def test_the_notes_say_how_to_have_leaderworkerset_where_it_is_missing(tmp_path: Path) -> None:
+    # Helm shows notes to who has a cluster: here they are an object's.
+    chart = shutil.copytree(CHART, tmp_path / "chart")
+    (chart / "templates" / "NOTES.txt").rename(chart / "notes")
+    notes = '{kind: ConfigMap, data: {text: {{ tpl (.Files.Get "notes") . | quote }}}}'
+    (chart / "templates" / "notes.yaml").write_text(notes)
+    shown = [
+        *(tool("helm"), "template", "llamacluster", str(chart), "--kube-version=1.30"),
+        "--show-only=templates/notes.yaml",
+    ]
+    without, having = (
+        yaml.safe_load(run([*shown, *options], timeout=60))["data"]["text"]
+        for options in ([], ["--api-versions=leaderworkerset.x-k8s.io/v1"])
+    )
+    [install] = [line.strip() for line in without.splitlines() if "helm install lws" in line]
+    assert f"`{install}`" in (REPOSITORY / "docs" / "install.md").read_text()
+    assert "lws" not in having
+    assert "rollout status deployment/llamacluster-operator" in having
 
 
 def test_the_readme_has_the_values_as_they_are() -> None:
@@ -466,6 +501,8 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"replicaCount": 3}, "replicaCount"),
         ({"operatorImage": {"repositry": "x"}}, "repositry"),
         ({"operatorImage": {"repository": ""}}, "repository"),
+        ({"operatorImage": {"repository": "registry/operator:1.0"}}, "repository"),
+        ({"engineImage": {"repository": f"engine@{DIGEST}"}}, "repository"),
         ({"operatorImage": {"tag": 1.0}}, "tag"),
         ({"engineImage": {"digest": "sha256:abc"}}, "digest"),
         ({"imagePullPolicy": "Sometimes"}, "imagePullPolicy"),
@@ -477,6 +514,9 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"watchNamespaces": ["A"]}, "watchNamespaces"),
         ({"replicas": "2"}, "replicas"),
         ({"resources": {"limit": {}}}, "limit"),
+        ({"resources": {"limits": {"memroy": "1Gi"}}}, "memroy"),
+        ({"resources": {"limits": {"memory": "lots"}}}, "memory"),
+        ({"resources": {"requests": {"cpu": -1}}}, "cpu"),
         ({"podDisruptionBudget": {"enable": True}}, "enable"),
         ({"networkPolicy": {"ingress": [{"form": []}]}}, "form"),
         ({"commonLabels": {"a": 1}}, "commonLabels"),
@@ -484,17 +524,18 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
         ({"affinity": {"podAffinities": {}}}, "podAffinities"),
         ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologyKey"),
         ({"test": {"model": {"url": "x"}}}, "url"),
+        ({"test": {"model": {"uri": "htp://x"}}}, "uri"),
         ({"test": {"seconds": 0}}, "seconds"),
         ({"metrics": {"port": 8081}}, "port"),
         ({"monitoring": {"alerts": {"enable": True}}}, "enable"),
         ({"monitoring": {"alerts": {"runbookUrlPrefix": "https://x"}}}, "runbookUrlPrefix"),
         ({"monitoring": {"alerts": {"enabled": True}}}, "metrics.enabled"),
         (
-            {
-                "metrics": {"enabled": True},
-                "monitoring": {"alerts": {"enabled": True}},
-                "networkPolicy": {"enabled": True},
-            },
+            {"metrics": {"enabled": True}, "monitoring": {"alerts": {"enabled": True}}},
+            "networkPolicy.ingress",
+        ),
+        (
+            {"metrics": {"enabled": True}, "monitoring": {"podMonitors": {"enabled": True}}},
             "networkPolicy.ingress",
         ),
     ],
@@ -502,6 +543,29 @@ def test_the_crd_comes_with_the_chart_and_stays_unless_told(
 def test_a_wrong_value_is_refused_by_name(values: Manifest, message: str) -> None:
     with pytest.raises(CommandFailed, match=message):
         render(**values)
+
+
+def test_a_section_that_is_left_empty_is_named() -> None:
+    # In a values file `metrics:` with nothing below it takes the chart's own away.
+    sections = [
+        *("operatorImage", "engineImage", "crds", "watchNamespaces", "podDisruptionBudget"),
+        *("networkPolicy", "metrics", "monitoring", "commonLabels", "podLabels", "test"),
+    ]
+    with pytest.raises(CommandFailed, match="missing properties") as refused:
+        render(**dict.fromkeys(sections))
+    for section in sections:
+        assert f"'{section}'" in str(refused.value)
+
+
+def test_what_is_unusual_but_right_is_taken() -> None:
+    resources = {
+        "requests": {"cpu": 0.5, "memory": "9Mi", "hugepages-2Mi": "4Mi"},
+        "limits": {"memory": "1e9", "hugepages-2Mi": "4Mi", "ephemeral-storage": 1000000},
+    }
+    image = {"repository": "registry:5000/operator"}
+    [container] = pod(render(operatorImage=image, resources=resources))["containers"]
+    assert container["image"] == "registry:5000/operator:0.1.0"
+    assert container["resources"] == resources
 
 
 def test_a_release_of_another_name_has_objects_of_another_name() -> None:

@@ -34,6 +34,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .image.repository }}{{ if .image.digest }}@{{ .image.digest }}{{ else }}:{{ $tag }}{{ end }}
 {{- end -}}
 
+{{/* Refuses what would wait for metrics of the operator that nobody can read. */}}
+{{- define "llamacluster.prometheusIsLetIn" -}}
+{{- if not .Values.networkPolicy.ingress -}}
+{{- fail "the operator's metrics (metrics.enabled) need a rule in networkPolicy.ingress that lets Prometheus in: without it monitoring.podMonitors are of targets that are always down, and of monitoring.alerts there is always the one that no operator works" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What the operator may do with the objects in a namespace; docs/security.md says why. */}}
 {{- define "llamacluster.rules" -}}
 - apiGroups: [llamacluster.dev]

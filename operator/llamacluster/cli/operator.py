@@ -103,7 +103,9 @@ async def _test(arguments: argparse.Namespace) -> int:
     except ConfigException as error:
         return _failed(str(error), 2)
     async with connect(configuration) as api:
-        return await selftest(api, arguments.namespace, arguments.model, arguments.seconds)
+        return await selftest(
+            *(api, arguments.namespace, arguments.model, arguments.pull_secret, arguments.seconds)
+        )
 
 
 def _identity() -> str:
@@ -128,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     test.add_argument("--namespace", required=True, help="namespace of the LlamaCluster")
     test.add_argument("--model", required=True, metavar="URI", help="a small model")
+    test.add_argument(
+        "--pull-secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="Secret of the namespace to pull the engine's image with; may be repeated",
+    )
     test.add_argument("--seconds", type=_positive, default=280, help="for all; default: 280")
     command = commands.add_parser(
         "run", allow_abbrev=False, parents=[cluster], help="watch and reconcile"

@@ -17,13 +17,15 @@ from llamacluster.controller.kubeapi import LLAMACLUSTERS, ApiError, KubeApi
 from llamacluster.controller.status import condition
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llamacluster.resources.metadata import Manifest
 
 LOOK_SECONDS = 2.0
 FAILURES = (ApiError, aiohttp.ClientError, TimeoutError)
 
 
-def manifest(name: str, namespace: str, model: str) -> Manifest:
+def manifest(name: str, namespace: str, model: str, pull_secrets: Sequence[str]) -> Manifest:
     """A leader and a worker, with as much memory as the plan says."""
     resources = {"requests": {"cpu": "100m"}, "limits": {"cpu": "1"}}
     return {
@@ -35,16 +37,19 @@ def manifest(name: str, namespace: str, model: str) -> Manifest:
             "workers": {"count": 1, "resources": resources},
             "leader": {"resources": resources},
             "inference": {"contextSize": 256, "parallel": 1},
+            "imagePullSecrets": [{"name": secret} for secret in pull_secrets],
         },
     }
 
 
-async def selftest(api: KubeApi, namespace: str, model: str, seconds: float) -> int:
+async def selftest(
+    api: KubeApi, namespace: str, model: str, pull_secrets: Sequence[str], seconds: float
+) -> int:
     """Says what it sees; returns the exit code."""
     name = f"helm-test-{secrets.token_hex(3)}"
     _say(f"LlamaCluster {namespace}/{name}, model {model}")
     try:
-        await api.create(LLAMACLUSTERS, manifest(name, namespace, model))
+        await api.create(LLAMACLUSTERS, manifest(name, namespace, model, pull_secrets))
         try:
             async with asyncio.timeout(seconds):
                 cluster = await _ready(api, namespace, name)

@@ -25,7 +25,7 @@ def run(api: FakeKubeApi, *conditions: tuple[str, str]) -> int:
     """The exit code, where the operator says these of Ready, one after another."""
 
     async def scenario() -> int:
-        testing = asyncio.create_task(selftest(api, "ns", MODEL, 100))
+        testing = asyncio.create_task(selftest(api, "ns", MODEL, [], 100))
         for status, reason in conditions:
             await asyncio.sleep(5)
             [found] = api.objects.values()
@@ -58,10 +58,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 def test_its_manifest_is_one_that_the_operator_takes() -> None:
     cluster = LlamaCluster.model_validate(
-        {**manifest("x", "ns", MODEL), "status": {}}
+        {**manifest("x", "ns", MODEL, ["a"]), "status": {}}
         | {"metadata": {"name": "x", "namespace": "ns", "uid": "u", "generation": 1}}
     )
     assert cluster.spec.workers.count == 1
+    assert [secret.name for secret in cluster.spec.image_pull_secrets or []] == ["a"]
 
 
 def test_a_token_passes(asked: list[str | None], capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 
+from llamacluster.agent.contract.messages import Phase
+from llamacluster.api.status import GroupPhase
 from tests.dashboards.__main__ import lacking
 from tests.dashboards.panels import (
     CannotDraw,
@@ -96,6 +98,7 @@ def test_a_dashboard_of_ours_has_nothing_that_the_reader_does_not_know(file: Pat
         lambda it: it["panels"][1]["fieldConfig"]["defaults"].update(unit="decbytes"),
         lambda it: it["panels"][1]["fieldConfig"]["defaults"].update(decimals=1),
         lambda it: it["panels"][1]["fieldConfig"]["overrides"].append({}),
+        lambda it: it["panels"][4]["fieldConfig"]["overrides"][0].update(properties=[]),
         lambda it: it["panels"][1]["targets"][0].update(format="heatmap"),
         lambda it: it["panels"][1]["targets"][0].update(format="table"),
         lambda it: it["panels"][1]["targets"].append(it["panels"][1]["targets"][0]),
@@ -172,7 +175,8 @@ def test_answers_come_to_their_panels() -> None:
     assert panels["Conditions"]["columns"] == ["llamacluster", "namespace"]
     assert panels["Conditions"]["rows"] == [["x", "ns"]]
     generated = panels["Generated"]
-    assert generated["lines"] == [{"name": "ns/x", "points": [(9, 1.5), (12, 2)]}]
+    [shown] = generated["lines"]
+    assert shown == {"name": "ns/x", "colour": "", "points": [(9, 1.5), (12, 2)]}
     assert (generated["unit"], generated["least"], generated["most"]) == ("tokens/s", 0, None)
     assert [one["name"] for one in panels["Requests"]["lines"]] == ["ns/x ", "ns/x slots"]
     json.dumps(result.board, allow_nan=False)
@@ -218,6 +222,28 @@ def test_a_prometheus_that_is_not_there_is_an_error() -> None:
 def test_a_legend_names_labels() -> None:
     series = Series({"a": "1", "b": "2"}, [(0, 0)])
     assert line(series, "{{a}}/{{ b }} {{c}}x")["name"] == "1/2 x"
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "title", "phases", "broken"),
+    [
+        ("llamacluster", "Phase of each group", Phase, "Failed"),
+        ("llamacluster-operator", "Groups by phase", GroupPhase, "Recovering"),
+    ],
+)
+def test_a_phase_is_seen_by_its_colour(
+    dashboard: str, title: str, phases: Iterable[str], broken: str
+) -> None:
+    board = read(CHART / "dashboards" / f"{dashboard}.json")
+    [panel] = [panel for panel in board.panels if panel.title == title]
+    legend = panel.targets[0].legendFormat
+    colours = {
+        phase: line(Series({"phase": phase}, []), legend, panel.fieldConfig)["colour"]
+        for phase in phases
+    }
+    assert (colours["Serving"], colours[broken]) == ("#73bf69", "#f2495c")
+    assert "" not in colours.values()
+    assert len({*colours.values()}) == len(colours)
 
 
 def test_a_row_lacks_what_its_series_lacks() -> None:
