@@ -342,6 +342,8 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[Tensor, 
                 f"tensor {name!r} has rows of {shape[0] if shape else 1} elements,"
                 f" but {known.name} stores blocks of {known.block_elements}"
             )
+        if tensor.offset + (tensor.bytes if known else 0) >= 1 << 62:
+            raise GgufError(f"tensor {name!r} at {tensor.offset} is beyond the end of any file")
         if tensor.offset % alignment:
             raise GgufError(f"tensor {name!r} is at {tensor.offset}, not a multiple of {alignment}")
         if name in tensors:

@@ -178,6 +178,14 @@ HOSTILE = {
         header(ARCHITECTURE, tensors=(tensor("t", (1 << 40, 1 << 40)),)),
         "impossible shape",
     ),
+    "an impossible offset": (
+        header(ARCHITECTURE, tensors=(tensor("t", offset=(1 << 64) - 32),)),
+        "'t' at 18446744073709551584 is beyond the end of any file",
+    ),
+    "an impossible size": (
+        header(ARCHITECTURE, tensors=(tensor("t", (1 << 61,)),)),
+        "'t' at 0 is beyond the end of any file",
+    ),
     "a row of half a block": (
         header(ARCHITECTURE, tensors=(tensor("t", (48,), kind=8),)),
         "rows of 48 elements, but Q8_0 stores blocks of 32",
