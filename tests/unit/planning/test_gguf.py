@@ -246,6 +246,19 @@ def test_a_tokenizer_of_a_large_model_takes_no_noticeable_memory() -> None:
     assert peak < 4 << 20
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "count"),
+    [(STRING, text("x" * (1 << 20)), 16), (ARRAY, array(U8, 4096, bytes(4096)), 4096)],
+)
+def test_no_more_is_kept_than_there_is_memory_for(kind: int, value: bytes, count: int) -> None:
+    few, many = (
+        header(*(pair(f"key{i}", kind, value) for i in range(n))) for n in (count // 2, count)
+    )
+    assert len(read(few).values) + len(read(few).arrays) == count // 2
+    with pytest.raises(GgufError, match="more than 16 MiB of names and texts"):
+        read(many)
+
+
 def _small_model() -> bytes:
     return header(
         ARCHITECTURE,
