@@ -102,6 +102,15 @@ TENSOR_TYPES: Final[Mapping[int, TensorType]] = {
     )
 }
 """By their number in the file, as of ggml 0.27 (ggml.h, ggml-common.h)."""
+_REMOVED_TYPES: Final = {
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+"""Those that ggml had once and no longer reads: it now repacks the plain type as it loads."""
 
 
 class GgufError(ValueError):
@@ -148,8 +157,13 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Bytes that it takes in the file, and on the device. Raises GgufError if ggml's type is
-        newer than this table."""
+        newer than this table, or has been removed."""
         known = TENSOR_TYPES.get(self.type_number)
+        if removed := _REMOVED_TYPES.get(self.type_number):
+            raise GgufError(
+                f"tensor {self.name!r} has the type {removed}, which the engine no longer reads:"
+                f" take the model's {removed[:-4]} file"
+            )
         if known is None:
             raise GgufError(
                 f"tensor {self.name!r} has the unknown type {self.type_number}: its size is unknown"
@@ -262,13 +276,22 @@ def read_header(source: Source) -> Header:
             values[key] = reader.string(MAX_KEPT_BYTES)
         else:
             values[key] = reader.scalar(_scalar(kind, key))
+    for key in ("general.type", "general.architecture"):
+        if what := _NO_MODELS.get(values.get(key, "")):
+            raise GgufError(f"it is {what}: name the model's own file")
     alignment = _alignment(values)
     tensors = _read_tensors(reader, n_tensors, alignment)
     data_offset = -(-reader.position // alignment) * alignment
     return Header(version, values, arrays, tensors, data_offset, reader.digest())
 
 
-# What people have when they meant a model. See git-lfs's spec.md for the pointer's first word.
+# What people have when they meant a model: by its type or architecture, and by its first bytes.
+_NO_MODELS: Final[Mapping[Scalar, str]] = {
+    **dict.fromkeys(("mmproj", "clip"), "what lets a model see or hear (mmproj), not a model"),
+    "adapter": "an adapter for a model (LoRA), not a model",
+    "imatrix": "an importance matrix, of which models are quantised",
+}
+# See git-lfs's spec.md for the pointer's first word.
 _OTHERS = {
     **dict.fromkeys(
         (b"<!do", b"<htm"),

@@ -138,6 +138,26 @@ def test_an_unknown_tensor_type_is_told_only_when_its_size_is_asked() -> None:
         found.file_bytes  # noqa: B018
 
 
+def test_a_tensor_type_that_ggml_has_removed_is_told_with_the_one_to_take() -> None:
+    found = read(header(ARCHITECTURE, tensors=(tensor("old", kind=36),)))
+    with pytest.raises(GgufError, match=r"has the type IQ4_NL_4_4, .*: take the model's IQ4_NL f"):
+        found.file_bytes  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("pairs", "what"),
+    [
+        ((ARCHITECTURE, pair("general.type", STRING, text("adapter"))), "an adapter for a model"),
+        ((pair("general.type", STRING, text("imatrix")),), "an importance matrix"),
+        ((pair("general.architecture", STRING, text("clip")),), r"what .* see or hear \(mmproj\)"),
+    ],
+)
+def test_a_file_beside_a_model_is_told_for_what_it_is(pairs: tuple[bytes, ...], what: str) -> None:
+    with pytest.raises(GgufError, match=f"^it is {what}.*: name the model's own file$"):
+        read(header(*pairs))
+    assert read(header(ARCHITECTURE, pair("general.type", STRING, text("model")))).tensors == ()
+
+
 def test_a_missing_parameter_is_named() -> None:
     with pytest.raises(GgufError, match=r"llama\.block_count \(found: None\)"):
         read(header(ARCHITECTURE)).block_count  # noqa: B018
