@@ -246,8 +246,8 @@ class Planner:
                 found.append(f"contextSize {context} (needs {quantity(there.heaviest)})")
                 break
             context //= 2
-        if settings.cache_type_k in WIDE_CACHE_TYPES and (there := fitting(_q8_0(settings))):
-            found.append(f"cacheTypeK and cacheTypeV q8_0 (needs {quantity(there.heaviest)})")
+        if (wide := _wide(settings)) and (there := fitting(_q8_0(settings))):
+            found.append(f"{wide} q8_0 (needs {quantity(there.heaviest)})")
         return found
 
     def _advice(self, split: Split, wanted: Wanted, settings: Settings) -> list[str]:
@@ -287,7 +287,7 @@ class Planner:
         return found
 
     def _cache_advice(self, split: Split, settings: Settings) -> list[str]:
-        if settings.cache_type_k not in WIDE_CACHE_TYPES:
+        if not _wide(settings):
             return []
         total = sum(worker.total for worker in split.account.workers)
         wide, narrow = (
@@ -300,7 +300,7 @@ class Planner:
         except GroupError:
             return []
         saved = total - sum(worker.total for worker in other.workers)
-        return [f"cacheTypeK and cacheTypeV q8_0 would save {shown(saved)} over all workers"]
+        return [f"{_wide(settings)} q8_0 would save {shown(saved)} over all workers"]
 
 
 class _Costs:
@@ -428,8 +428,19 @@ def shown(amount: int) -> str:
     return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.0f} MiB"
 
 
+def _wide(settings: Settings) -> str:
+    """The fields of those parts of the KV cache that are not quantised."""
+    kinds = {"cacheTypeK": settings.cache_type_k, "cacheTypeV": settings.cache_type_v}
+    return " and ".join(field for field, kind in kinds.items() if kind in WIDE_CACHE_TYPES)
+
+
 def _q8_0(settings: Settings) -> Settings:
-    return replace(settings, cache_type_k="q8_0", cache_type_v="q8_0")
+    """With those parts quantised."""
+    k, v = (
+        "q8_0" if kind in WIDE_CACHE_TYPES else kind
+        for kind in (settings.cache_type_k, settings.cache_type_v)
+    )
+    return replace(settings, cache_type_k=k, cache_type_v=v)
 
 
 def _whole_mib(amount: float) -> int:

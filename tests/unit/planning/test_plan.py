@@ -149,6 +149,31 @@ def test_every_remedy_is_true() -> None:
         assert planner("llama-3.1-70b").plan(wanted, other).fits
 
 
+@pytest.mark.parametrize(
+    ("kind_k", "kind_v", "wide"),
+    [
+        ("f16", "f16", "cacheTypeK and cacheTypeV"),
+        ("q8_0", "f16", "cacheTypeV"),
+        ("bf16", "q4_0", "cacheTypeK"),
+    ],
+)
+def test_of_the_cache_only_what_is_wide_is_to_be_quantised(
+    kind_k: str, kind_v: str, wide: str
+) -> None:
+    long = replace(SETTINGS, context_size=131072, cache_type_k=kind_k, cache_type_v=kind_v)
+    q8_0 = {"f16": "q8_0", "bf16": "q8_0"}
+    narrow = replace(
+        long, cache_type_k=q8_0.get(kind_k, kind_k), cache_type_v=q8_0.get(kind_v, kind_v)
+    )
+    needs, enough = (
+        planner("llama-3.1-70b").plan(Wanted(2), each).split.heaviest for each in (long, narrow)
+    )
+    refusal = planner("llama-3.1-70b").plan(Wanted(2, enough), long).message
+    assert f"; {wide} q8_0 (needs {quantity(enough)})" in refusal
+    advice = planner("llama-3.1-70b").plan(Wanted(2, needs), long).advice
+    assert any(text.startswith(f"{wide} q8_0 would save ") for text in advice)
+
+
 def test_too_small_a_leader_is_told() -> None:
     result = planner("llama-3.1-70b").plan(
         Wanted(workers=3, worker_memory=64 * GIB, leader_memory=256 << 20), SETTINGS
