@@ -8,7 +8,7 @@ plan are always the accountant's; the formula only says where to begin.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Final
@@ -50,7 +50,7 @@ _WORTH_ANOTHER: Final = 0.995
 """Another cut must promise to make the heaviest worker lighter than this share."""
 _USEFUL_SAVING: Final = 0.1
 _LEAST_SAVING: Final = 256 << 20
-_LEAST_CONTEXT: Final = 512
+_CONTEXT_STEP: Final = 512
 _USEFUL_CPU: Final = 1000
 _UNMAPPED: Final = frozenset({"--no-mmap", "--mlock", "--load-mode", "-lm"})
 
@@ -230,25 +230,57 @@ class Planner:
             + ("" if wanted.workers else f" (with {len(split.layers)} workers)")
         )
 
-        def fitting(other: Settings) -> Split | None:
-            try:
-                there = self.split(len(split.layers), other)
-            except GroupError:
-                return None  # not every model goes with every cache type
-            return there if there.heaviest <= limit else None
-
-        heaviest = split.account.workers[split.needs.index(split.heaviest)]
-        if split.heaviest - heaviest.context * MARGIN > limit:
+        if split.heaviest - _context_need(split) > limit:
             return found  # not even without any context
-        context = settings.context_size // 2
-        while context >= _LEAST_CONTEXT:
-            if there := fitting(replace(settings, context_size=context)):
-                found.append(f"contextSize {context} (needs {quantity(there.heaviest)})")
-                break
-            context //= 2
-        if (wide := _wide(settings)) and (there := fitting(_q8_0(settings))):
-            found.append(f"{wide} q8_0 (needs {quantity(there.heaviest)})")
+        found += self._less(
+            "contextSize",
+            (settings.context_size, _CONTEXT_STEP),
+            lambda tokens: replace(settings, context_size=tokens),
+            split,
+            limit,
+        )
+        found += self._less(
+            "parallel",
+            (settings.parallel, 1),
+            lambda slots: replace(settings, parallel=slots),
+            split,
+            limit,
+        )
+        if wide := _wide(settings):
+            there = self._heaviest(len(split.layers), _q8_0(settings))
+            if there and there <= limit:
+                found.append(f"{wide} q8_0 (needs {quantity(there)})")
         return found
+
+    def _less(
+        self,
+        field: str,
+        now_and_step: tuple[int, int],
+        changed: Callable[[int], Settings],
+        split: Split,
+        limit: int,
+    ) -> list[str]:
+        """About the most of `field` that fits. Nearly all of the context grows with it evenly, so
+        that the accountant need not be asked often."""
+        now, step = now_and_step
+        value, needs, of_each = now, split.heaviest, _context_need(split) / now
+        for _ in range(_CUTS):
+            value = int(value - (needs - limit) / of_each) // step * step
+            there = self._heaviest(len(split.layers), changed(value)) if value > 0 else None
+            if there is None:
+                break
+            if there <= limit:
+                return [f"{field} {value} (needs {quantity(there)})"]
+            needs, of_each = there, max(1, split.heaviest - there) / (now - value)
+        return []
+
+    def _heaviest(self, workers: int, settings: Settings) -> int | None:
+        """What the heaviest of so many workers needs; None where the engine refuses, as not every
+        model goes with every cache type."""
+        try:
+            return self.split(workers, settings).heaviest
+        except GroupError:
+            return None
 
     def _advice(self, split: Split, wanted: Wanted, settings: Settings) -> list[str]:
         found = []
@@ -426,6 +458,11 @@ def quantity(amount: int) -> str:
 def shown(amount: int) -> str:
     """For people: `21.3 GiB`, `300 MiB`."""
     return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.0f} MiB"
+
+
+def _context_need(split: Split) -> float:
+    """The context's part of what the heaviest worker needs."""
+    return split.account.workers[split.needs.index(split.heaviest)].context * MARGIN
 
 
 def _wide(settings: Settings) -> str:
