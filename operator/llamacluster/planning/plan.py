@@ -214,11 +214,28 @@ class Planner:
                 f" what would fit: {'; '.join(remedies)}"
             )
         if wanted.leader_memory and leader > wanted.leader_memory:
-            parts.append(
-                f"the leader needs {quantity(leader)}, {shown(leader - wanted.leader_memory)} more"
-                f" than its limit: set leader.resources.limits.memory to {quantity(leader)}"
-            )
+            memory = split.account.leader
+            parts.append(self._leader_refusal(memory, leader, wanted.leader_memory, settings))
         return "; ".join(parts)
+
+    def _leader_refusal(self, memory: Memory, needs: int, limit: int, settings: Settings) -> str:
+        compute, states, bodies = _leader_parts(self._model, memory, settings)
+        too_much = needs - (limit >> 20 << 20)
+        ways = [f"leader.resources.limits.memory to {quantity(needs)}"]
+        for slots in range(settings.parallel - 1, 0, -1):
+            if leader_need(self._model, memory, replace(settings, parallel=slots)) <= limit:
+                ways.append(f"parallel to {slots}")
+                break
+        if states >= too_much:
+            count = _checkpoints(settings)
+            ways.append(
+                f"--ctx-checkpoints in extraArgs to {count - -(-too_much * count // states)}"
+            )
+        return (
+            f"the leader needs {quantity(needs)} ({shown(round(compute))} to compute,"
+            f" {f'{shown(states)} of saved states, ' * (states > 0)}{shown(bodies)} for bodies of"
+            f" requests), {shown(needs - limit)} more than its limit: set {', or '.join(ways)}"
+        )
 
     def _remedies(self, split: Split, limit: int, wanted: Wanted, settings: Settings) -> list[str]:
         """What would make it fit, each for itself."""
@@ -425,12 +442,18 @@ def kept_graphs_bytes(nodes: int, layers: int, of_layers: int) -> int:
 def leader_need(model: Model, memory: Memory, settings: Settings) -> int:
     """The least memory limit of the leader, in whole MiB. Its weights are mapped from the model's
     file, which the kernel can drop, and are not counted unless the user wants them held."""
+    return _whole_mib(sum(_leader_parts(model, memory, settings)) + LEADER_BASE)
+
+
+def _leader_parts(model: Model, memory: Memory, settings: Settings) -> tuple[float, int, int]:
+    """What a leader computes with, the states that it saves, and room for the bodies of requests;
+    in bytes."""
     logits = settings.parallel * model.rows("token_embd.weight") * 4
     held = memory.context + memory.compute + logits
     if not _UNMAPPED.isdisjoint(settings.arguments):
         held += memory.model
-    checkpoints = _checkpoints(settings) * settings.parallel * checkpoint_bytes(model, settings)
-    return _whole_mib(held * MARGIN + checkpoints + bodies_need(settings) + LEADER_BASE)
+    states = _checkpoints(settings) * settings.parallel * checkpoint_bytes(model, settings)
+    return held * MARGIN, states, bodies_need(settings)
 
 
 def _checkpoints(settings: Settings) -> int:

@@ -204,6 +204,22 @@ def test_too_small_a_leader_is_told() -> None:
     assert "does not fit" not in result.message
 
 
+def test_what_the_leader_holds_is_told_with_what_would_hold_less() -> None:
+    long, limit = Settings(65536, 4), 8 * GIB
+    scout, wanted = planner("llama-4-scout"), Wanted(workers=4, leader_memory=limit)
+    message = scout.plan(wanted, long).message
+    assert re.search(r"\d MiB to compute, 19.1 GiB of saved states, 1.5 GiB for bodies", message)
+    slots, kept = re.findall(r"or (?:parallel|--ctx-checkpoints in extraArgs) to (\d+)", message)
+    for given, fits in ((int(slots), True), (int(slots) + 1, False)):
+        assert scout.plan(wanted, replace(long, parallel=given)).fits is fits
+    for given, fits in ((int(kept), True), (int(kept) + 1, False)):
+        less = replace(long, extra_args=("--ctx-checkpoints", str(given)))
+        assert scout.plan(wanted, less).fits is fits
+    message = planner("llama-3.1-8b").plan(Wanted(1, leader_memory=GIB), long).message
+    assert "checkpoints" not in message
+    assert "saved" not in message
+
+
 def test_what_the_user_has_the_leader_hold_is_planned() -> None:
     def leader(*extra_args: str) -> int:
         found = planner("gemma-3-27b").plan(Wanted(3), replace(SETTINGS, extra_args=extra_args))
