@@ -36,6 +36,7 @@ UNLIKE_OTHERS = (
     "glm-4.5-air",  # a layer that only guesses further tokens
     "jamba-1.5-mini",
     "kimi-k2",
+    "kimi-linear-48b-a3b",  # delta attention beside latent attention
     "lfm2-1.2b",
     "llama-4-scout",  # chunked attention
     "mamba2-2.7b",  # no attention at all

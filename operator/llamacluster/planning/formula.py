@@ -181,6 +181,8 @@ def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, in
     shared = header.number("attention.shared_kv_layers") or 0
     if layer >= header.block_count - shared or _embeds(header):
         return 0, 0  # the layer reads an earlier one's; or sees whole texts at once and keeps none
+    if "ssm_conv1d_k.weight" in names:
+        return 0, 0  # delta attention (Kimi Linear): its keys and values go into a state
 
     def rows(name: str) -> int:
         return model.rows(f"blk.{layer}.{name}.weight")
@@ -223,6 +225,10 @@ def _state_bytes(model: Model, names: frozenset[str]) -> int:
         return max(0, number("shortconv.l_cache") - 1) * width * _F32
     if "time_mix_key.weight" in names:
         return (number("token_shift_count") + number("wkv.head_size")) * width * _F32
+    if "ssm_conv1d_k.weight" in names:
+        heads, head = max(header.per_layer("attention.head_count", 0)), number("kda.head_dim")
+        convolved = 3 * max(0, number("ssm.conv_kernel") - 1) * heads * head
+        return (convolved + heads * head * head) * _F32
     if "ssm_conv1d.weight" not in names:
         return 0
     inner, state = number("ssm.inner_size"), number("ssm.state_size")

@@ -68,6 +68,7 @@ def test_a_window_may_be_the_architectures_own() -> None:
 
 def test_latent_attention_keeps_one_narrow_row() -> None:
     assert context_bytes(model("deepseek-v3"), SETTINGS)[0] == 2 * 8192 * (512 + 64) * 2
+    assert context_bytes(model("kimi-linear-48b-a3b"), SETTINGS)[3] == 2 * 8192 * (512 + 64) * 2
 
 
 def test_recurrent_layers_keep_a_state_for_each_slot_however_long_its_context() -> None:
@@ -101,6 +102,7 @@ def test_a_layer_may_have_both_a_cache_and_a_state() -> None:
         ("lfm2-1.2b", 0, 2 * 2048 * 4),
         ("mamba-2.8b", 0, (3 * 5120 + 16 * 5120) * 4),
         ("qwen3-next-80b-a3b", 0, (3 * 8192 + 128 * 4096) * 4),
+        ("kimi-linear-48b-a3b", 0, (3 * 3 * 4096 + 128 * 4096) * 4),
     ],
 )
 def test_each_kind_of_recurrent_layer_has_its_state(name: str, layer: int, state: int) -> None:
