@@ -36,6 +36,7 @@ UNLIKE_OTHERS = (
     "glm-4.5-air",  # a layer that only guesses further tokens
     "jamba-1.5-mini",
     "kimi-k2",
+    "kimi-linear-48b-a3b",  # delta attention beside latent attention
     "lfm2-1.2b",
     "llama-4-scout",  # chunked attention
     "mamba2-2.7b",  # no attention at all
@@ -76,6 +77,7 @@ def test_the_engine_plans_every_model_and_the_formula_is_within_its_bound(
         ("llama-3.1-8b", 15, {}),  # the output layer alone
         ("phi-4", 15, {}),  # one block and the output layer
         ("gemma-3-27b", 15, {}),  # workers whose layers all see a window
+        ("llama-4-scout", 4, {"context_size": 65536}),  # a window that the header does not name
         ("starcoder2-15b", 3, {"context_size": 2048}),  # a feed-forward part without a gate
         ("olmo-2-13b", 15, {"context_size": 2048}),  # norms behind the parts of a layer
         ("llama-3.1-8b", 3, {"context_size": 64}),  # fewer tokens than a batch

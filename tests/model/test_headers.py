@@ -71,6 +71,7 @@ PUBLISHED_BILLIONS = {
     "grok-1": 314,
     "dbrx": 131.6,
     "jamba-1.5-mini": 51.6,
+    "kimi-linear-48b-a3b": 49.1,
     "command-r7b": 8.03,
 }
 """Of ARCHITECTURES, whose structure matters more than their last parameter."""

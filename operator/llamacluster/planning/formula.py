@@ -35,6 +35,9 @@ _WINDOW_PERIODS: Final = {
 }
 _DENSE_FIRST: Final = ("smallthinker",)
 """Of these, those where the first of n layers sees everything, not the last."""
+_WINDOWS: Final = {"gemma2": 4096, "llama4": 8192}
+"""Tokens of the window where the header names none, as no published one of Llama 4 does (llama.cpp,
+src/models/gemma2.cpp and llama4.cpp). A window of 0 is none."""
 _WINDOWLESS: Final = ("phi3", "phimoe")
 """Whose window the engine reads and does not use."""
 _CACHE_TYPES: Final = {kind.name.lower(): kind for kind in TENSOR_TYPES.values()}
@@ -163,8 +166,7 @@ def _window_cells(header: Header, settings: Settings) -> int:
     cells = _padded(settings.context_size)
     if "--swa-full" in settings.arguments:
         return cells
-    window = header.number("attention.sliding_window") or 0
-    return min(cells, _padded(min(cells, window + settings.ubatch_size)))
+    return min(cells, _padded(min(cells, _window(header) + settings.ubatch_size)))
 
 
 def _cell_bytes(model: Model, settings: Settings, layer: int) -> int:
@@ -179,6 +181,8 @@ def _kv_widths(model: Model, layer: int, names: frozenset[str]) -> tuple[int, in
     shared = header.number("attention.shared_kv_layers") or 0
     if layer >= header.block_count - shared or _embeds(header):
         return 0, 0  # the layer reads an earlier one's; or sees whole texts at once and keeps none
+    if "ssm_conv1d_k.weight" in names:
+        return 0, 0  # delta attention (Kimi Linear): its keys and values go into a state
 
     def rows(name: str) -> int:
         return model.rows(f"blk.{layer}.{name}.weight")
@@ -221,6 +225,10 @@ def _state_bytes(model: Model, names: frozenset[str]) -> int:
         return max(0, number("shortconv.l_cache") - 1) * width * _F32
     if "time_mix_key.weight" in names:
         return (number("token_shift_count") + number("wkv.head_size")) * width * _F32
+    if "ssm_conv1d_k.weight" in names:
+        heads, head = max(header.per_layer("attention.head_count", 0)), number("kda.head_dim")
+        convolved = 3 * max(0, number("ssm.conv_kernel") - 1) * heads * head
+        return (convolved + heads * head * head) * _F32
     if "ssm_conv1d.weight" not in names:
         return 0
     inner, state = number("ssm.inner_size"), number("ssm.state_size")
@@ -233,10 +241,16 @@ def _embeds(header: Header) -> bool:
     return header.values.get(f"{header.architecture}.attention.causal") is False
 
 
+def _window(header: Header) -> int:
+    """Tokens that a layer with a sliding window sees; 0 if there is no window."""
+    window = header.number("attention.sliding_window")
+    return _WINDOWS.get(header.architecture, 0) if window is None else window
+
+
 def _windowed(header: Header) -> list[bool]:
     """Which layers attend to a sliding window only."""
     count = header.block_count
-    if not header.number("attention.sliding_window"):
+    if not _window(header):
         return [False] * count
     pattern = header.arrays.get(f"{header.architecture}.attention.sliding_window_pattern")
     if pattern and pattern.values and pattern.length >= count:
@@ -255,7 +269,7 @@ def _window_period(header: Header) -> int:
 def _has_unknown_window(header: Header) -> bool:
     """Whether some layers have a window, by an architecture's own rule that is not known here."""
     return bool(
-        header.number("attention.sliding_window")
+        _window(header)
         and header.architecture not in _WINDOWLESS
         and f"{header.architecture}.attention.sliding_window_pattern" not in header.arrays
         and not _window_period(header)

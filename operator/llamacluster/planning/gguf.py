@@ -21,7 +21,8 @@ MAX_HEADER_BYTES: Final = 256 << 20
 MAX_PAIRS: Final = 1 << 16
 MAX_TENSORS: Final = 1 << 18
 MAX_KEY_BYTES: Final = 65535
-MAX_STRING_BYTES: Final = 16 << 20
+MAX_KEPT_BYTES: Final = 16 << 20
+"""Names, texts and short arrays together. In Python's memory they take up to 18 times as much."""
 MAX_DIMENSIONS: Final = 4
 MAX_LAYERS: Final = 512
 """The engine's own limit."""
@@ -101,6 +102,15 @@ TENSOR_TYPES: Final[Mapping[int, TensorType]] = {
     )
 }
 """By their number in the file, as of ggml 0.27 (ggml.h, ggml-common.h)."""
+_REMOVED_TYPES: Final = {
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}
+"""Those that ggml had once and no longer reads: it now repacks the plain type as it loads."""
 
 
 class GgufError(ValueError):
@@ -147,8 +157,13 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Bytes that it takes in the file, and on the device. Raises GgufError if ggml's type is
-        newer than this table."""
+        newer than this table, or has been removed."""
         known = TENSOR_TYPES.get(self.type_number)
+        if removed := _REMOVED_TYPES.get(self.type_number):
+            raise GgufError(
+                f"tensor {self.name!r} has the type {removed}, which the engine no longer reads:"
+                f" take the model's {removed[:-4]} file"
+            )
         if known is None:
             raise GgufError(
                 f"tensor {self.name!r} has the unknown type {self.type_number}: its size is unknown"
@@ -258,16 +273,25 @@ def read_header(source: Source) -> Header:
         if kind == _ARRAY:
             arrays[key] = _read_array(reader, key)
         elif kind == _STRING:
-            values[key] = reader.string(MAX_STRING_BYTES)
+            values[key] = reader.string(MAX_KEPT_BYTES)
         else:
             values[key] = reader.scalar(_scalar(kind, key))
+    for key in ("general.type", "general.architecture"):
+        if what := _NO_MODELS.get(values.get(key, "")):
+            raise GgufError(f"it is {what}: name the model's own file")
     alignment = _alignment(values)
     tensors = _read_tensors(reader, n_tensors, alignment)
     data_offset = -(-reader.position // alignment) * alignment
     return Header(version, values, arrays, tensors, data_offset, reader.digest())
 
 
-# What people have when they meant a model. See git-lfs's spec.md for the pointer's first word.
+# What people have when they meant a model: by its type or architecture, and by its first bytes.
+_NO_MODELS: Final[Mapping[Scalar, str]] = {
+    **dict.fromkeys(("mmproj", "clip"), "what lets a model see or hear (mmproj), not a model"),
+    "adapter": "an adapter for a model (LoRA), not a model",
+    "imatrix": "an importance matrix, of which models are quantised",
+}
+# See git-lfs's spec.md for the pointer's first word.
 _OTHERS = {
     **dict.fromkeys(
         (b"<!do", b"<htm"),
@@ -342,6 +366,8 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> tuple[Tensor, 
                 f"tensor {name!r} has rows of {shape[0] if shape else 1} elements,"
                 f" but {known.name} stores blocks of {known.block_elements}"
             )
+        if tensor.offset + (tensor.bytes if known else 0) >= 1 << 62:
+            raise GgufError(f"tensor {name!r} at {tensor.offset} is beyond the end of any file")
         if tensor.offset % alignment:
             raise GgufError(f"tensor {name!r} is at {tensor.offset}, not a multiple of {alignment}")
         if name in tensors:
@@ -358,6 +384,7 @@ class _Reader:
         self._buffer = b""
         self._next = 0
         self._before = 0
+        self._kept = 0
         self._hash = hashlib.sha256()
 
     def digest(self) -> str:
@@ -389,6 +416,12 @@ class _Reader:
         return value
 
     def take(self, length: int) -> bytes:
+        self._kept += length
+        if self._kept > MAX_KEPT_BYTES:
+            raise GgufError(
+                f"the header has more than {MAX_KEPT_BYTES >> 20} MiB of names and texts:"
+                " it is damaged"
+            )
         self._ensure(length)
         data = self._buffer[self._next : self._next + length]
         self._next += length

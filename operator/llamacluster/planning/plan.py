@@ -8,7 +8,7 @@ plan are always the accountant's; the formula only says where to begin.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Final
@@ -50,7 +50,7 @@ _WORTH_ANOTHER: Final = 0.995
 """Another cut must promise to make the heaviest worker lighter than this share."""
 _USEFUL_SAVING: Final = 0.1
 _LEAST_SAVING: Final = 256 << 20
-_LEAST_CONTEXT: Final = 512
+_CONTEXT_STEP: Final = 512
 _USEFUL_CPU: Final = 1000
 _UNMAPPED: Final = frozenset({"--no-mmap", "--mlock", "--load-mode", "-lm"})
 
@@ -214,11 +214,28 @@ class Planner:
                 f" what would fit: {'; '.join(remedies)}"
             )
         if wanted.leader_memory and leader > wanted.leader_memory:
-            parts.append(
-                f"the leader needs {quantity(leader)}, {shown(leader - wanted.leader_memory)} more"
-                f" than its limit: set leader.resources.limits.memory to {quantity(leader)}"
-            )
+            memory = split.account.leader
+            parts.append(self._leader_refusal(memory, leader, wanted.leader_memory, settings))
         return "; ".join(parts)
+
+    def _leader_refusal(self, memory: Memory, needs: int, limit: int, settings: Settings) -> str:
+        compute, states, bodies = _leader_parts(self._model, memory, settings)
+        too_much = needs - (limit >> 20 << 20)
+        ways = [f"leader.resources.limits.memory to {quantity(needs)}"]
+        for slots in range(settings.parallel - 1, 0, -1):
+            if leader_need(self._model, memory, replace(settings, parallel=slots)) <= limit:
+                ways.append(f"parallel to {slots}")
+                break
+        if states >= too_much:
+            count = _checkpoints(settings)
+            ways.append(
+                f"--ctx-checkpoints in extraArgs to {count - -(-too_much * count // states)}"
+            )
+        return (
+            f"the leader needs {quantity(needs)} ({shown(round(compute))} to compute,"
+            f" {f'{shown(states)} of saved states, ' * (states > 0)}{shown(bodies)} for bodies of"
+            f" requests), {shown(needs - limit)} more than its limit: set {', or '.join(ways)}"
+        )
 
     def _remedies(self, split: Split, limit: int, wanted: Wanted, settings: Settings) -> list[str]:
         """What would make it fit, each for itself."""
@@ -230,25 +247,57 @@ class Planner:
             + ("" if wanted.workers else f" (with {len(split.layers)} workers)")
         )
 
-        def fitting(other: Settings) -> Split | None:
-            try:
-                there = self.split(len(split.layers), other)
-            except GroupError:
-                return None  # not every model goes with every cache type
-            return there if there.heaviest <= limit else None
-
-        heaviest = split.account.workers[split.needs.index(split.heaviest)]
-        if split.heaviest - heaviest.context * MARGIN > limit:
+        if split.heaviest - _context_need(split) > limit:
             return found  # not even without any context
-        context = settings.context_size // 2
-        while context >= _LEAST_CONTEXT:
-            if there := fitting(replace(settings, context_size=context)):
-                found.append(f"contextSize {context} (needs {quantity(there.heaviest)})")
-                break
-            context //= 2
-        if settings.cache_type_k in WIDE_CACHE_TYPES and (there := fitting(_q8_0(settings))):
-            found.append(f"cacheTypeK and cacheTypeV q8_0 (needs {quantity(there.heaviest)})")
+        found += self._less(
+            "contextSize",
+            (settings.context_size, _CONTEXT_STEP),
+            lambda tokens: replace(settings, context_size=tokens),
+            split,
+            limit,
+        )
+        found += self._less(
+            "parallel",
+            (settings.parallel, 1),
+            lambda slots: replace(settings, parallel=slots),
+            split,
+            limit,
+        )
+        if wide := _wide(settings):
+            there = self._heaviest(len(split.layers), _q8_0(settings))
+            if there and there <= limit:
+                found.append(f"{wide} q8_0 (needs {quantity(there)})")
         return found
+
+    def _less(
+        self,
+        field: str,
+        now_and_step: tuple[int, int],
+        changed: Callable[[int], Settings],
+        split: Split,
+        limit: int,
+    ) -> list[str]:
+        """About the most of `field` that fits. Nearly all of the context grows with it evenly, so
+        that the accountant need not be asked often."""
+        now, step = now_and_step
+        value, needs, of_each = now, split.heaviest, _context_need(split) / now
+        for _ in range(_CUTS):
+            value = int(value - (needs - limit) / of_each) // step * step
+            there = self._heaviest(len(split.layers), changed(value)) if value > 0 else None
+            if there is None:
+                break
+            if there <= limit:
+                return [f"{field} {value} (needs {quantity(there)})"]
+            needs, of_each = there, max(1, split.heaviest - there) / (now - value)
+        return []
+
+    def _heaviest(self, workers: int, settings: Settings) -> int | None:
+        """What the heaviest of so many workers needs; None where the engine refuses, as not every
+        model goes with every cache type."""
+        try:
+            return self.split(workers, settings).heaviest
+        except GroupError:
+            return None
 
     def _advice(self, split: Split, wanted: Wanted, settings: Settings) -> list[str]:
         found = []
@@ -287,7 +336,7 @@ class Planner:
         return found
 
     def _cache_advice(self, split: Split, settings: Settings) -> list[str]:
-        if settings.cache_type_k not in WIDE_CACHE_TYPES:
+        if not _wide(settings):
             return []
         total = sum(worker.total for worker in split.account.workers)
         wide, narrow = (
@@ -300,7 +349,7 @@ class Planner:
         except GroupError:
             return []
         saved = total - sum(worker.total for worker in other.workers)
-        return [f"cacheTypeK and cacheTypeV q8_0 would save {shown(saved)} over all workers"]
+        return [f"{_wide(settings)} q8_0 would save {shown(saved)} over all workers"]
 
 
 class _Costs:
@@ -393,12 +442,18 @@ def kept_graphs_bytes(nodes: int, layers: int, of_layers: int) -> int:
 def leader_need(model: Model, memory: Memory, settings: Settings) -> int:
     """The least memory limit of the leader, in whole MiB. Its weights are mapped from the model's
     file, which the kernel can drop, and are not counted unless the user wants them held."""
+    return _whole_mib(sum(_leader_parts(model, memory, settings)) + LEADER_BASE)
+
+
+def _leader_parts(model: Model, memory: Memory, settings: Settings) -> tuple[float, int, int]:
+    """What a leader computes with, the states that it saves, and room for the bodies of requests;
+    in bytes."""
     logits = settings.parallel * model.rows("token_embd.weight") * 4
     held = memory.context + memory.compute + logits
     if not _UNMAPPED.isdisjoint(settings.arguments):
         held += memory.model
-    checkpoints = _checkpoints(settings) * settings.parallel * checkpoint_bytes(model, settings)
-    return _whole_mib(held * MARGIN + checkpoints + bodies_need(settings) + LEADER_BASE)
+    states = _checkpoints(settings) * settings.parallel * checkpoint_bytes(model, settings)
+    return held * MARGIN, states, bodies_need(settings)
 
 
 def _checkpoints(settings: Settings) -> int:
@@ -428,8 +483,24 @@ def shown(amount: int) -> str:
     return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.0f} MiB"
 
 
+def _context_need(split: Split) -> float:
+    """The context's part of what the heaviest worker needs."""
+    return split.account.workers[split.needs.index(split.heaviest)].context * MARGIN
+
+
+def _wide(settings: Settings) -> str:
+    """The fields of those parts of the KV cache that are not quantised."""
+    kinds = {"cacheTypeK": settings.cache_type_k, "cacheTypeV": settings.cache_type_v}
+    return " and ".join(field for field, kind in kinds.items() if kind in WIDE_CACHE_TYPES)
+
+
 def _q8_0(settings: Settings) -> Settings:
-    return replace(settings, cache_type_k="q8_0", cache_type_v="q8_0")
+    """With those parts quantised."""
+    k, v = (
+        "q8_0" if kind in WIDE_CACHE_TYPES else kind
+        for kind in (settings.cache_type_k, settings.cache_type_v)
+    )
+    return replace(settings, cache_type_k=k, cache_type_v=v)
 
 
 def _whole_mib(amount: float) -> int:

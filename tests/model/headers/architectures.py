@@ -204,6 +204,40 @@ def mamba1(model: Model) -> Tensors:
     }
 
 
+def kimi_linear(model: Model, block: int) -> Tensors:
+    width, heads = model.width, model.heads
+    length, rank = model.number("kda.head_dim"), model.number("attention.kv_lora_rank")
+    key, value = (model.number(f"attention.{name}_length_mla") for name in ("key", "value"))
+    inner, rope = heads * length, model.number("rope.dimension_count")
+    convolution = (model.number("ssm.conv_kernel"), 1, inner)
+    return {
+        **norms(model, "attn_norm", "ffn_norm"),
+        **(
+            {
+                "attn_q.weight": (width, heads * key),
+                "attn_kv_a_mqa.weight": (width, rank + rope),
+                "attn_kv_a_norm.weight": (rank,),
+                "attn_k_b.weight": (key - rope, rank, heads),
+                "attn_v_b.weight": (rank, value, heads),
+                "attn_output.weight": (heads * value, width),
+            }
+            if model.in_block("attention.head_count_kv", block)
+            else {
+                **{f"attn_{name}.weight": (width, inner) for name in "qkv"},
+                **{f"ssm_conv1d_{name}.weight": convolution for name in "qkv"},
+                **{f"ssm_{name}_a.weight": (width, length) for name in "fg"},
+                **{f"ssm_{name}_b.weight": (length, inner) for name in "fg"},
+                "ssm_beta.weight": (width, heads),
+                "ssm_a": (1, heads),
+                "ssm_dt.bias": (inner,),
+                "ssm_norm.weight": (length,),
+                "attn_output.weight": (inner, width),
+            }
+        ),
+        **dense_first(model, block),
+    }
+
+
 def only_mamba2(model: Model, _: int) -> Tensors:
     return {**norms(model, "attn_norm"), **mamba2(model)}
 
@@ -740,6 +774,37 @@ ARCHITECTURES: Final[Mapping[str, Model]] = MappingProxyType(
             | _mamba(8192, 16, 256)
             | {"expert_count": 16, "expert_used_count": 2},
             jamba,
+        ),
+        "kimi-linear-48b-a3b": Model(
+            "kimi-linear",
+            _byte_pairs(163840, "kimi-k2"),
+            parameters(
+                27,
+                2304,
+                9216,
+                32,
+                [int(i % 4 == 3 or i == 26) for i in range(27)],
+                context=1 << 20,
+                base=1e4,
+            )
+            | choice_of(256, 8, 1024)
+            | {
+                "vocab_size": 163840,
+                "leading_dense_block_count": 1,
+                "attention.kv_lora_rank": 512,
+                "attention.key_length": 576,
+                "attention.value_length": 512,
+                "attention.key_length_mla": 192,
+                "attention.value_length_mla": 128,
+                "rope.dimension_count": 64,
+                "ssm.conv_kernel": 4,
+                "kda.head_dim": 128,
+                "expert_shared_count": 1,
+                "expert_weights_scale": 2.446,
+                "expert_weights_norm": True,
+                "expert_gating_func": 2,
+            },
+            kimi_linear,
         ),
         "command-r7b": Model(
             "cohere2",

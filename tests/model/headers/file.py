@@ -70,8 +70,11 @@ def _stays_f32(name: str, shape: Shape) -> bool:
     return (
         len(shape) < 2
         or not name.endswith(".weight")
-        or name.endswith(("_norm.weight", "ffn_gate_inp.weight", "conv1d.weight", ".conv.weight"))
-        or any(part in name for part in ("altup", "laurel", "time_mix_lerp", "channel_mix_lerp"))
+        or name.endswith(("_norm.weight", "ffn_gate_inp.weight", ".conv.weight"))
+        or any(
+            part in name
+            for part in ("conv1d", "altup", "laurel", "time_mix_lerp", "channel_mix_lerp")
+        )
     )
 
 

@@ -51,8 +51,24 @@ def test_a_sliding_window_keeps_the_window_and_a_batch() -> None:
     assert full[:6] == [2 * 8192 * cell] * 6
 
 
+def test_a_window_may_be_the_architectures_own() -> None:
+    scout, long = model("llama-4-scout"), replace(SETTINGS, context_size=131072)
+    assert "llama4.attention.sliding_window" not in scout.header.values
+    cell = 2 * 8 * 128 * 2
+    assert context_bytes(scout, long)[:4] == [2 * (8192 + 512) * cell] * 3 + [2 * 131072 * cell]
+    assert checkpoint_bytes(scout, long) == 36 * (8192 + 512) * cell
+    none = of_architecture("llama4", sliding_window=0)
+    assert len(set(context_bytes(none, long)[:4])) == 1
+    assert checkpoint_bytes(none, long) == 0
+    gemma = model("gemma-2-9b")
+    values = {key: each for key, each in gemma.header.values.items() if "sliding" not in key}
+    unsaid = model_of([replace(gemma.header, values=values)])
+    assert context_bytes(unsaid, SETTINGS) == context_bytes(gemma, SETTINGS)
+
+
 def test_latent_attention_keeps_one_narrow_row() -> None:
     assert context_bytes(model("deepseek-v3"), SETTINGS)[0] == 2 * 8192 * (512 + 64) * 2
+    assert context_bytes(model("kimi-linear-48b-a3b"), SETTINGS)[3] == 2 * 8192 * (512 + 64) * 2
 
 
 def test_recurrent_layers_keep_a_state_for_each_slot_however_long_its_context() -> None:
@@ -86,6 +102,7 @@ def test_a_layer_may_have_both_a_cache_and_a_state() -> None:
         ("lfm2-1.2b", 0, 2 * 2048 * 4),
         ("mamba-2.8b", 0, (3 * 5120 + 16 * 5120) * 4),
         ("qwen3-next-80b-a3b", 0, (3 * 8192 + 128 * 4096) * 4),
+        ("kimi-linear-48b-a3b", 0, (3 * 3 * 4096 + 128 * 4096) * 4),
     ],
 )
 def test_each_kind_of_recurrent_layer_has_its_state(name: str, layer: int, state: int) -> None:

@@ -138,6 +138,26 @@ def test_an_unknown_tensor_type_is_told_only_when_its_size_is_asked() -> None:
         found.file_bytes  # noqa: B018
 
 
+def test_a_tensor_type_that_ggml_has_removed_is_told_with_the_one_to_take() -> None:
+    found = read(header(ARCHITECTURE, tensors=(tensor("old", kind=36),)))
+    with pytest.raises(GgufError, match=r"has the type IQ4_NL_4_4, .*: take the model's IQ4_NL f"):
+        found.file_bytes  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("pairs", "what"),
+    [
+        ((ARCHITECTURE, pair("general.type", STRING, text("adapter"))), "an adapter for a model"),
+        ((pair("general.type", STRING, text("imatrix")),), "an importance matrix"),
+        ((pair("general.architecture", STRING, text("clip")),), r"what .* see or hear \(mmproj\)"),
+    ],
+)
+def test_a_file_beside_a_model_is_told_for_what_it_is(pairs: tuple[bytes, ...], what: str) -> None:
+    with pytest.raises(GgufError, match=f"^it is {what}.*: name the model's own file$"):
+        read(header(*pairs))
+    assert read(header(ARCHITECTURE, pair("general.type", STRING, text("model")))).tensors == ()
+
+
 def test_a_missing_parameter_is_named() -> None:
     with pytest.raises(GgufError, match=r"llama\.block_count \(found: None\)"):
         read(header(ARCHITECTURE)).block_count  # noqa: B018
@@ -177,6 +197,14 @@ HOSTILE = {
     "an overflowing shape": (
         header(ARCHITECTURE, tensors=(tensor("t", (1 << 40, 1 << 40)),)),
         "impossible shape",
+    ),
+    "an impossible offset": (
+        header(ARCHITECTURE, tensors=(tensor("t", offset=(1 << 64) - 32),)),
+        "'t' at 18446744073709551584 is beyond the end of any file",
+    ),
+    "an impossible size": (
+        header(ARCHITECTURE, tensors=(tensor("t", (1 << 61,)),)),
+        "'t' at 0 is beyond the end of any file",
     ),
     "a row of half a block": (
         header(ARCHITECTURE, tensors=(tensor("t", (48,), kind=8),)),
@@ -236,6 +264,19 @@ def test_a_tokenizer_of_a_large_model_takes_no_noticeable_memory() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "count"),
+    [(STRING, text("x" * (1 << 20)), 16), (ARRAY, array(U8, 4096, bytes(4096)), 4096)],
+)
+def test_no_more_is_kept_than_there_is_memory_for(kind: int, value: bytes, count: int) -> None:
+    few, many = (
+        header(*(pair(f"key{i}", kind, value) for i in range(n))) for n in (count // 2, count)
+    )
+    assert len(read(few).values) + len(read(few).arrays) == count // 2
+    with pytest.raises(GgufError, match="more than 16 MiB of names and texts"):
+        read(many)
 
 
 def _small_model() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -127,7 +128,7 @@ def test_a_refusal_names_what_is_missing_and_everything_that_would_fit() -> None
     remedies = result.message.split("what would fit: ")[1].split("; ")
     assert remedies[0] == "workers.count 3"
     assert remedies[1] == f"workers.resources.limits.memory {needs}"
-    assert remedies[2].startswith("contextSize 8192 (needs ")
+    assert remedies[2].startswith("contextSize 9728 (needs ")
     assert len(remedies) == 3  # q8_0 alone would not do
 
 
@@ -135,18 +136,63 @@ def test_every_remedy_is_true() -> None:
     settings = replace(SETTINGS, context_size=16384)
     limit = 26 * GIB
     result = planner("llama-3.1-70b").plan(Wanted(2, worker_memory=limit), settings)
-    assert "contextSize 8192" in result.message
+    assert "contextSize 10240" in result.message
+    assert "parallel 1" in result.message
     assert "q8_0" in result.message
     for wanted, other in (
         (Wanted(3, worker_memory=limit), settings),
         (Wanted(2, worker_memory=result.split.heaviest), settings),
-        (Wanted(2, worker_memory=limit), replace(settings, context_size=8192)),
+        (Wanted(2, worker_memory=limit), replace(settings, context_size=10240)),
+        (Wanted(2, worker_memory=limit), replace(settings, parallel=1)),
         (
             Wanted(2, worker_memory=limit),
             replace(settings, cache_type_k="q8_0", cache_type_v="q8_0"),
         ),
     ):
         assert planner("llama-3.1-70b").plan(wanted, other).fits
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "workers", "gib", "remedy"),
+    [
+        ("llama-3.1-70b", Settings(65536, 2), 2, 42, r"contextSize (5\d{4}) "),
+        ("llama-4-scout", Settings(1 << 20, 2), 3, 30, r"contextSize (7\d{4}) "),  # much is windows
+        ("gemma-3-27b", Settings(131072, 4), 2, 16, r"contextSize (2\d{4}) "),
+        ("mamba2-2.7b", Settings(4096, 256), 2, 16, r"parallel (13\d) "),  # state, not context
+    ],
+)
+def test_no_more_is_given_up_than_it_takes_and_the_accountant_is_asked_seldom(
+    name: str, settings: Settings, workers: int, gib: int, remedy: str
+) -> None:
+    accountant = Stubborn(Formula(model(name)), range(0))
+    result = Planner(model(name), accountant).plan(Wanted(workers, gib * GIB), settings)
+    assert re.search(remedy, result.message), result.message
+    assert len(accountant.asked) <= 8
+
+
+@pytest.mark.parametrize(
+    ("kind_k", "kind_v", "wide"),
+    [
+        ("f16", "f16", "cacheTypeK and cacheTypeV"),
+        ("q8_0", "f16", "cacheTypeV"),
+        ("bf16", "q4_0", "cacheTypeK"),
+    ],
+)
+def test_of_the_cache_only_what_is_wide_is_to_be_quantised(
+    kind_k: str, kind_v: str, wide: str
+) -> None:
+    long = replace(SETTINGS, context_size=131072, cache_type_k=kind_k, cache_type_v=kind_v)
+    q8_0 = {"f16": "q8_0", "bf16": "q8_0"}
+    narrow = replace(
+        long, cache_type_k=q8_0.get(kind_k, kind_k), cache_type_v=q8_0.get(kind_v, kind_v)
+    )
+    needs, enough = (
+        planner("llama-3.1-70b").plan(Wanted(2), each).split.heaviest for each in (long, narrow)
+    )
+    refusal = planner("llama-3.1-70b").plan(Wanted(2, enough), long).message
+    assert f"; {wide} q8_0 (needs {quantity(enough)})" in refusal
+    advice = planner("llama-3.1-70b").plan(Wanted(2, needs), long).advice
+    assert any(text.startswith(f"{wide} q8_0 would save ") for text in advice)
 
 
 def test_too_small_a_leader_is_told() -> None:
@@ -156,6 +202,22 @@ def test_too_small_a_leader_is_told() -> None:
     assert not result.fits
     assert f"leader.resources.limits.memory to {quantity(result.leader_needs)}" in result.message
     assert "does not fit" not in result.message
+
+
+def test_what_the_leader_holds_is_told_with_what_would_hold_less() -> None:
+    long, limit = Settings(65536, 4), 8 * GIB
+    scout, wanted = planner("llama-4-scout"), Wanted(workers=4, leader_memory=limit)
+    message = scout.plan(wanted, long).message
+    assert re.search(r"\d MiB to compute, 19.1 GiB of saved states, 1.5 GiB for bodies", message)
+    slots, kept = re.findall(r"or (?:parallel|--ctx-checkpoints in extraArgs) to (\d+)", message)
+    for given, fits in ((int(slots), True), (int(slots) + 1, False)):
+        assert scout.plan(wanted, replace(long, parallel=given)).fits is fits
+    for given, fits in ((int(kept), True), (int(kept) + 1, False)):
+        less = replace(long, extra_args=("--ctx-checkpoints", str(given)))
+        assert scout.plan(wanted, less).fits is fits
+    message = planner("llama-3.1-8b").plan(Wanted(1, leader_memory=GIB), long).message
+    assert "checkpoints" not in message
+    assert "saved" not in message
 
 
 def test_what_the_user_has_the_leader_hold_is_planned() -> None:
