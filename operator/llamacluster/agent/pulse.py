@@ -20,7 +20,10 @@ from llamacluster.agent.clock import Clock
 from llamacluster.planning.reasons import GroupError, Reason
 
 _PROCESSING = "requests_processing"
-_COUNTED = ("n_decode_total", "prompt_tokens_total", "tokens_predicted_total")
+_COUNTED = (
+    *("n_decode_total", "spec_decode_num_drafts_total"),
+    *("prompt_tokens_total", "tokens_predicted_total"),
+)
 _WORK = re.compile(rf"^llamacpp:({'|'.join((_PROCESSING, *_COUNTED))}) (.+)", re.MULTILINE)
 LOOKS = 2
 """Looks in a row without a sign of life after which the engine hangs."""

@@ -8,6 +8,7 @@ plan are always the accountant's; the formula only says where to begin.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
@@ -459,9 +460,11 @@ def _leader_parts(model: Model, memory: Memory, settings: Settings) -> tuple[flo
 def _checkpoints(settings: Settings) -> int:
     """As many for each slot as the user's own argument says, else CHECKPOINTS."""
     given = [
-        int(value)
+        int(number[1])
         for flag, value in pairwise(settings.arguments)
-        if flag in ("--ctx-checkpoints", "-ctxcp", "--swa-checkpoints") and value.isdecimal()
+        if flag in ("--ctx-checkpoints", "-ctxcp", "--swa-checkpoints")
+        # What C++'s stoi, by which the engine reads it, makes of "+9" and "9x".
+        and (number := re.match(r"\s*\+?(\d+)", value, re.ASCII))
     ]
     return given[-1] if given else CHECKPOINTS
 

@@ -99,8 +99,8 @@ async def test_a_known_plan_costs_nothing(world: World) -> None:
         "llamaclusters",
         "leaderworkersets",
         "pods",
-        "services",
         "networkpolicies",
+        "services",
         "poddisruptionbudgets",
     ]
 

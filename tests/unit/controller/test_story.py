@@ -83,7 +83,7 @@ async def test_a_life_with_a_loss_a_change_and_an_end() -> None:
         await serves(world)
         await is_changed(world, replicas=0)
 
-    argument = ".spec.leaderWorkerTemplate.leaderTemplate.spec.containers[0].args[6]"
+    argument = ".spec.leaderWorkerTemplate.leaderTemplate.spec.containers[0].args[7]"
     assert [line(one) for one in told if one["log_level"] != "debug"] == [
         *("new spec 1", "making Service/x", "making Job/x-plan-…", "Planning"),
         *("created Secret/x-control", "making LeaderWorkerSet/x-group", "Planned", "PodsPending"),

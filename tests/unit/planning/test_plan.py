@@ -228,6 +228,7 @@ def test_what_the_user_has_the_leader_hold_is_planned() -> None:
     embeddings = model("gemma-3-27b").input_bytes
     assert leader("--no-mmap") - leader() == pytest.approx(embeddings * MARGIN, abs=1 << 20)
     one = checkpoint_bytes(model("gemma-3-27b"), SETTINGS) * SETTINGS.parallel
+    assert leader("--ctx-checkpoints", "7") == leader("--ctx-checkpoints", " +7x")
     more = leader("--ctx-checkpoints", "7") - leader()
     assert more == pytest.approx((7 - CHECKPOINTS) * one, abs=1 << 20)
 

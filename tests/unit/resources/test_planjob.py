@@ -154,12 +154,13 @@ def test_it_is_seen_as_the_clusters_and_is_no_part_of_a_group() -> None:
 def test_it_runs_where_the_leader_may() -> None:
     scheduling: Manifest = {
         "nodeSelector": {"disk": "fast"},
-        "tolerations": [{"operator": "Exists"}],
+        "tolerations": [{"key": "disk", "operator": "Exists", "effect": "NoSchedule"}],
         "priorityClassName": "high",
     }
     spec = pod(
         llama_cluster(leader=scheduling, imagePullSecrets=[{"name": "a"}], imagePullPolicy="Always")
     )["spec"]
+    assert spec["tolerations"][:1] == scheduling.pop("tolerations")
     assert {key: spec[key] for key in scheduling} == scheduling
     assert spec["imagePullSecrets"] == [{"name": "a"}]
     assert spec["containers"][0]["imagePullPolicy"] == "Always"

@@ -75,7 +75,7 @@ class LeaderOptions:
     extra_args: tuple[str, ...] = ()
     """Given to the engine as they are, after all others."""
     hung_engine_seconds: int = DEFAULT_HUNG_ENGINE_SECONDS
-    """Without the engine getting on by its own count, or CPU time taken by any process of the group,
+    """Without the engine counting any work, and without CPU time taken by any process of the group,
     after which the group forms anew."""
     host: str = "0.0.0.0"
     """IPv4 address that the agent listens on."""
