@@ -49,15 +49,15 @@ class Pulse:
 
     def __init__(
         self,
-        answers: Callable[[float], bool],
+        counts: Callable[[float], bool],
         cpu_seconds: Callable[[], float],
         hung_seconds: float,
     ) -> None:
-        """`answers` waits so many seconds at most for the engine to get on, by its own count;
+        """`counts` waits so many seconds at most for the engine to get on, by its own count;
         `cpu_seconds` is the CPU time that the group's computation has taken. After `hung_seconds`
         without either the engine hangs."""
         self.stopped = False
-        self._answers = answers
+        self._counts = counts
         self._cpu_seconds = cpu_seconds
         self._look_seconds = hung_seconds / LOOKS
         self._silent = 0
@@ -66,7 +66,7 @@ class Pulse:
         """Looks once, for half of `hung_seconds` at most."""
         before = self._cpu_seconds()
         idle = IDLE_CPUS * self._look_seconds
-        if self._answers(self._look_seconds) or self._cpu_seconds() - before > idle:
+        if self._counts(self._look_seconds) or self._cpu_seconds() - before > idle:
             self._silent = 0
             return
         self._silent += 1

@@ -47,26 +47,21 @@ def _good_keys(values: dict[str, T]) -> dict[str, T]:
     return values
 
 
-def _their_own(values: dict[str, T]) -> dict[str, T]:
-    if any(key.startswith(OPERATORS_PREFIXES) for key in values):
-        raise ValueError(_OPERATORS_KEY)
-    return values
+def _none_under(prefixes: tuple[str, ...], why: str) -> tuple[Rule, AfterValidator]:
+    """For the API server and for the operator."""
 
+    def check(values: dict[str, T]) -> dict[str, T]:
+        if any(key.startswith(prefixes) for key in values):
+            raise ValueError(why)
+        return values
 
-def _confining(values: dict[str, T]) -> dict[str, T]:
-    if any(key.startswith(_LOOSENING_PREFIXES) for key in values):
-        raise ValueError(_LOOSENING_KEY)
-    return values
-
-
-def _no_key_under(prefixes: tuple[str, ...]) -> str:
     none = " && ".join(f"!key.startsWith('{one}')" for one in prefixes)
-    return f"self.all(key, {none})"
+    return Rule(f"self.all(key, {none})", why), AfterValidator(check)
 
 
 _KEYS = Rule(f"self.all(key, key.matches('{KEY_PATTERN}'))", _BAD_KEY)
-_OWN_KEYS = Rule(_no_key_under(OPERATORS_PREFIXES), _OPERATORS_KEY)
-_CONFINING_KEYS = Rule(_no_key_under(_LOOSENING_PREFIXES), _LOOSENING_KEY)
+_OWN_KEYS, _OWN_CHECK = _none_under(OPERATORS_PREFIXES, _OPERATORS_KEY)
+_CONFINING_KEYS, _CONFINING_CHECK = _none_under(_LOOSENING_PREFIXES, _LOOSENING_KEY)
 
 Labels = Annotated[
     dict[str, LabelValue],
@@ -78,15 +73,15 @@ OwnLabels = Annotated[
     dict[str, LabelValue],
     Field(max_length=64, json_schema_extra=rules(_KEYS, _OWN_KEYS)),
     AfterValidator(_good_keys),
-    AfterValidator(_their_own),
+    _OWN_CHECK,
 ]
 """Labels for objects of ours."""
 Annotations = Annotated[
     dict[str, str],
     Field(max_length=64, json_schema_extra=rules(_KEYS, _OWN_KEYS, _CONFINING_KEYS)),
     AfterValidator(_good_keys),
-    AfterValidator(_their_own),
-    AfterValidator(_confining),
+    _OWN_CHECK,
+    _CONFINING_CHECK,
 ]
 MAX_INT32 = 2**31 - 1
 _NO_MEMORY = (
